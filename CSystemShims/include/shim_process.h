@@ -1,0 +1,20 @@
+// Signals and child processes: sigaction and wait-status macros do not import.
+#ifndef SHIM_PROCESS_H
+#define SHIM_PROCESS_H
+
+/// Blocks SIGINT and SIGTERM for the whole process and returns a signalfd that reports them.
+int shim_termination_signals(void);
+/// Next signal number pending on that descriptor, 0 when there is none, or -errno.
+int shim_next_signal(int signal_descriptor);
+/// Ignores SIGPIPE for the whole process.
+void shim_ignore_broken_pipes(void);
+/// Asks the kernel to send `signal` to this process when its parent ends (PR_SET_PDEATHSIG).
+int shim_die_with_parent(int signal);
+/// Starts `path` with `arguments` (NULL-terminated). The child gets an empty signal mask, keeps
+/// standard error, has its standard output on `output` and /dev/null as input; all other
+/// descriptors are close-on-exec. Returns the pid or -errno.
+int shim_spawn(const char *path, char *const arguments[], int output);
+/// waitpid(WNOHANG): 1 and `*status` (exit code, or 128 + signal) when it ended, 0 when not yet.
+int shim_reap(int pid, int *status);
+
+#endif

@@ -1,0 +1,109 @@
+// swift-tools-version: 6.2
+
+import PackageDescription
+
+/// Every Swift target is built with the same rules: language mode 6, explicit `unsafe`, no warnings.
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .strictMemorySafety(),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .treatAllWarnings(as: .error),
+]
+
+let strictC: [CSetting] = [
+    .unsafeFlags(["-Wall", "-Wextra", "-Werror"])
+]
+
+/// A library of the product; its tests live in `Tests/<name>Tests`.
+func library(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name + "Tests", dependencies: dependencies, swiftSettings: strict)
+}
+
+let argumentParser = Target.Dependency.product(
+    name: "ArgumentParser",
+    package: "swift-argument-parser"
+)
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let histogram = Target.Dependency.product(name: "Histogram", package: "hdrhistogram-swift")
+
+let package = Package(
+    name: "vhost-pci",
+    products: [
+        .executable(name: "vhost-pci", targets: ["vhost-pci"])
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+    ],
+    targets: [
+        .target(
+            name: "CSystemShims",
+            path: "CSystemShims",
+            cSettings: strictC,
+            linkerSettings: [.linkedLibrary("pci"), .linkedLibrary("numa")]
+        ),
+        library("HostSystem", ["CSystemShims"]),
+        library("GuestMemory", ["HostSystem", "CSystemShims"]),
+        library("VirtioSpec", []),
+        library("Virtqueue", ["GuestMemory", "VirtioSpec", "CSystemShims"]),
+        library("PCI", ["HostSystem", "GuestMemory", "Virtqueue", "VirtioSpec", "CSystemShims"]),
+        library(
+            "Virtio",
+            ["Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec", "CSystemShims"]
+        ),
+        library(
+            "AdminQueue",
+            ["Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec"]
+        ),
+        library("VhostUser", ["GuestMemory", "HostSystem", "VirtioSpec", "CSystemShims"]),
+        library(
+            "VhostPCINet",
+            [
+                "Virtio", "Virtqueue", "VhostUser", "PCI", "GuestMemory", "HostSystem",
+                "VirtioSpec",
+            ]
+        ),
+        library(
+            "PollEngine",
+            ["Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec", "CSystemShims"]
+        ),
+        .executableTarget(
+            name: "vhost-pci",
+            dependencies: [
+                "AdminQueue", "VhostPCINet", "VhostUser", "PollEngine", "Virtio", "Virtqueue",
+                "PCI", "GuestMemory", "HostSystem", "VirtioSpec", argumentParser, logging,
+                histogram,
+            ],
+            swiftSettings: strict
+        ),
+        tests("HostSystem", ["HostSystem"]),
+        tests("GuestMemory", ["GuestMemory", "HostSystem"]),
+        tests("VirtioSpec", ["VirtioSpec"]),
+        tests("Virtqueue", ["Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec"]),
+        tests("PCI", ["PCI", "GuestMemory", "HostSystem", "VirtioSpec"]),
+        tests("Virtio", ["Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec"]),
+        tests(
+            "AdminQueue",
+            ["AdminQueue", "Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec"]
+        ),
+        tests("VhostUser", ["VhostUser", "GuestMemory", "HostSystem", "VirtioSpec"]),
+        tests(
+            "VhostPCINet",
+            [
+                "VhostPCINet", "AdminQueue", "Virtio", "Virtqueue", "VhostUser", "PCI",
+                "GuestMemory", "HostSystem", "VirtioSpec",
+            ]
+        ),
+        tests(
+            "PollEngine",
+            ["PollEngine", "Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec"]
+        ),
+    ]
+)

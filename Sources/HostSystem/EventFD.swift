@@ -1,0 +1,36 @@
+internal import CSystemShims
+
+/// An eventfd of our own, non-blocking.
+public final class EventFD: Sendable {
+    /// The descriptor, to hand to epoll or to a peer.
+    public let descriptor: FileDescriptor
+
+    /// Makes a new eventfd with count 0.
+    public init() throws(SystemError) {
+        descriptor = FileDescriptor(owning: try checked(shim_eventfd(), "create an eventfd"))
+    }
+
+    /// Adds 1 to the count. A full counter already wakes its reader, so that is no error.
+    public func signal() {
+        EventFD.signal(descriptor.rawValue)
+    }
+
+    /// Takes the whole count; 0 when nothing was signalled.
+    public func drain() -> UInt64 {
+        EventFD.drain(descriptor.rawValue)
+    }
+
+    /// Adds 1 to the count of a descriptor known to be an eventfd; false when it could not.
+    @discardableResult
+    public static func signal(_ descriptor: Int32) -> Bool {
+        var one: UInt64 = 1
+        return unsafe shim_write(descriptor, &one, 8) == 8
+    }
+
+    /// Takes the whole count of a descriptor known to be an eventfd; 0 when nothing was signalled.
+    @discardableResult
+    public static func drain(_ descriptor: Int32) -> UInt64 {
+        var count: UInt64 = 0
+        return unsafe shim_read(descriptor, &count, 8) == 8 ? count : 0
+    }
+}

@@ -1,0 +1,66 @@
+internal import CSystemShims
+internal import Glibc
+
+/// A file descriptor that is closed with its last reference.
+///
+/// Shared because several tables name one file (a peer's memory file backs several regions, a kick
+/// descriptor stands in a ring state and in an epoll set). It never appears on a packet path: a
+/// worker holds the raw number and whoever gave it keeps the object alive.
+public final class FileDescriptor: Sendable {
+    /// The number, valid for the life of this object.
+    public let rawValue: Int32
+
+    /// Takes ownership of an open descriptor.
+    public init(owning rawValue: Int32) {
+        self.rawValue = rawValue
+    }
+
+    deinit {
+        _ = shim_close(rawValue)
+    }
+
+    /// A new descriptor for the same open file.
+    public func duplicate() throws(SystemError) -> FileDescriptor {
+        FileDescriptor(
+            owning: try checked(shim_duplicate(rawValue), "duplicate descriptor \(rawValue)")
+        )
+    }
+
+    /// What `fstat` says of the file.
+    public func status() throws(SystemError) -> FileStatus {
+        var raw = shim_file_status()
+        try checked(
+            unsafe shim_file_status(rawValue, &raw),
+            "read the status of descriptor \(rawValue)"
+        )
+        return FileStatus(
+            size: raw.size,
+            identity: FileIdentity(device: raw.device, inode: raw.inode),
+            isRegular: raw.format == UInt32(S_IFREG),
+            blockSize: raw.block_size
+        )
+    }
+
+    /// True for an eventfd, the only kind a kick or call descriptor may have.
+    public var isEventFD: Bool { shim_is_eventfd(rawValue) == 1 }
+}
+
+/// Which file a descriptor is open on; two descriptors of one file compare equal.
+public struct FileIdentity: Hashable, Sendable {
+    /// Device number.
+    public let device: UInt64
+    /// Inode number on that device.
+    public let inode: UInt64
+}
+
+/// The part of `struct stat` that memory tables need.
+public struct FileStatus: Sendable {
+    /// Length in bytes.
+    public let size: UInt64
+    /// Which file it is.
+    public let identity: FileIdentity
+    /// True for a regular file (a memfd is one), false for devices, sockets, directories.
+    public let isRegular: Bool
+    /// Page size of a hugetlb file; the preferred block size otherwise.
+    public let blockSize: UInt32
+}

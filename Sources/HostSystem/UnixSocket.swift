@@ -1,0 +1,152 @@
+internal import CSystemShims
+internal import Glibc
+
+/// One end of a connected unix stream socket that carries descriptors; non-blocking.
+public final class UnixSocket: Sendable {
+    /// The descriptor, to register with epoll.
+    public let descriptor: FileDescriptor
+
+    /// Takes over a connected socket.
+    public init(_ descriptor: FileDescriptor) {
+        self.descriptor = descriptor
+    }
+
+    /// Connects to a listening socket.
+    public static func connect(to path: String) throws(SystemError) -> UnixSocket {
+        let raw = try checked(unsafe shim_connect(path), "connect to \(path)")
+        return UnixSocket(FileDescriptor(owning: raw))
+    }
+
+    /// Two connected ends in this process.
+    public static func pair() throws(SystemError) -> (UnixSocket, UnixSocket) {
+        var ends: [Int32] = [-1, -1]
+        try checked(
+            unsafe ends.withUnsafeMutableBufferPointer { unsafe shim_socket_pair($0.baseAddress) },
+            "create a socket pair"
+        )
+        return (
+            UnixSocket(FileDescriptor(owning: ends[0])), UnixSocket(FileDescriptor(owning: ends[1]))
+        )
+    }
+
+    /// What one read brought.
+    public struct Received: Sendable {
+        /// The bytes; empty at the end of the stream.
+        public var bytes: [UInt8]
+        /// Descriptors that came with them, owned.
+        public var descriptors: [FileDescriptor]
+        /// The kernel could not deliver all descriptors.
+        public var isTruncated: Bool
+    }
+
+    /// Reads at most `limit` bytes; `nil` when nothing is there yet.
+    public func receive(limit: Int) throws(SystemError) -> Received? {
+        var raw = [Int32](repeating: -1, count: Int(SHIM_MAX_DESCRIPTORS))
+        var count: Int32 = 0
+        var truncated: Int32 = 0
+        var status: Int64 = 0
+        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: limit) { buffer, initialized in
+            status = unsafe raw.withUnsafeMutableBufferPointer { descriptors in
+                unsafe shim_receive(
+                    descriptor.rawValue,
+                    buffer.baseAddress,
+                    limit,
+                    descriptors.baseAddress,
+                    &count,
+                    &truncated
+                )
+            }
+            initialized = Int(max(0, status))
+        }
+        let descriptors = raw.prefix(Int(count)).map { FileDescriptor(owning: $0) }
+        if status < 0, Errno(Int32(-status)) == .wouldBlock { return nil }
+        try checked(status, "receive from a unix socket")
+        return Received(bytes: bytes, descriptors: descriptors, isTruncated: truncated != 0)
+    }
+
+    /// Sends as many bytes as the socket takes, descriptors with the first; 0 when it is full.
+    public func send(
+        _ bytes: ArraySlice<UInt8>,
+        descriptors: [FileDescriptor] = []
+    ) throws(SystemError) -> Int {
+        let raw = descriptors.map(\.rawValue)
+        let status: Int64 = unsafe bytes.withUnsafeBufferPointer { buffer in
+            unsafe raw.withUnsafeBufferPointer { numbers in
+                unsafe shim_send(
+                    descriptor.rawValue,
+                    buffer.baseAddress,
+                    buffer.count,
+                    numbers.baseAddress,
+                    Int32(numbers.count)
+                )
+            }
+        }
+        if status < 0, Errno(Int32(-status)) == .wouldBlock { return 0 }
+        return Int(try checked(status, "send to a unix socket"))
+    }
+
+    /// Process id of the other end, where the kernel tells.
+    public var peerProcess: Int32? {
+        let pid = shim_peer_process(descriptor.rawValue)
+        return pid > 0 ? pid : nil
+    }
+}
+
+/// A listening unix socket; its path is removed with it.
+public final class UnixListener: Sendable {
+    /// The descriptor, to register with epoll.
+    public let descriptor: FileDescriptor
+    /// Where it listens.
+    public let path: String
+
+    /// Binds `path`, removing a socket that nobody listens on any more.
+    ///
+    /// Refuses a path where another process answers, and never removes what is not a socket.
+    public init(path: String, backlog: Int32 = 16) throws(SystemError) {
+        self.path = path
+        guard path.utf8.count < shim_socket_path_limit() else {
+            throw SystemError(
+                "listen at \(path): a socket path has at most \(shim_socket_path_limit() - 1) bytes",
+                .nameTooLong
+            )
+        }
+        var status = unsafe shim_listen(path, backlog)
+        if status < 0, Errno(-status) == .addressInUse {
+            try UnixListener.removeStale(path)
+            status = unsafe shim_listen(path, backlog)
+        }
+        descriptor = FileDescriptor(owning: try checked(status, "listen at \(path)"))
+    }
+
+    deinit {
+        unsafe unlink(path)
+    }
+
+    private static func removeStale(_ path: String) throws(SystemError) {
+        var information = stat()
+        try checked(
+            unsafe lstat(path, &information) == 0 ? 0 : -Glibc.errno,
+            "read the status of \(path)"
+        )
+        guard information.st_mode & S_IFMT == S_IFSOCK else {
+            throw SystemError("listen at \(path): something that is no socket is there", .exists)
+        }
+        do throws(SystemError) {
+            let other = try UnixSocket.connect(to: path)
+            let owner = other.peerProcess.map { " (pid \($0))" } ?? ""
+            throw SystemError(
+                "listen at \(path): another process answers there\(owner)",
+                .addressInUse
+            )
+        } catch  where error.errno == .connectionRefused {
+            unsafe unlink(path)
+        }
+    }
+
+    /// The next waiting connection; `nil` when there is none.
+    public func accept() throws(SystemError) -> UnixSocket? {
+        let raw = shim_accept(descriptor.rawValue)
+        if raw < 0, Errno(-raw) == .wouldBlock { return nil }
+        return UnixSocket(FileDescriptor(owning: try checked(raw, "accept at \(path)")))
+    }
+}

@@ -1,0 +1,47 @@
+public import GuestMemory
+public import HostSystem
+
+/// A PCI function from the inside: what an emulated function answers when its configuration space
+/// and BARs are accessed. The mirror of `PCIFunction`; whoever serves it (in process, over a socket)
+/// brings a `PCIHost`.
+public protocol PCIEndpoint: AnyObject {
+    /// Size of BAR `bar` in bytes, 0 when absent.
+    func barSize(_ bar: Int) -> UInt64
+
+    /// Reads configuration space; what is not there reads as ones (HI-H1).
+    func readConfiguration(_ offset: Int, _ width: AccessWidth) -> UInt32
+
+    /// Writes configuration space; read-only bits keep their value (HI-H3).
+    func writeConfiguration(_ offset: Int, _ width: AccessWidth, _ value: UInt32)
+
+    /// Reads a register; each byte behaves as its register does (HI-H2).
+    func readRegister(_ bar: Int, _ offset: UInt64, _ width: AccessWidth) -> UInt32
+
+    /// Writes a register.
+    func writeRegister(_ bar: Int, _ offset: UInt64, _ width: AccessWidth, _ value: UInt32)
+
+    /// The memory behind a BAR that is a window, `nil` for a BAR of registers.
+    func window(_ bar: Int) -> Mapping?
+
+    /// An eventfd that does what a store to that register would do, where there is one: servers give
+    /// it to clients as an ioeventfd.
+    func doorbellDescriptor(_ bar: Int, _ offset: UInt64) -> Int32?
+
+    /// Who serves the function from now on.
+    func attach(_ host: any PCIHost)
+
+    /// Function-level reset: configuration and device as after power-on.
+    func reset()
+
+    /// The memory behind `PCIHost.memory` changed.
+    func memoryChanged()
+}
+
+/// What an emulated function may ask of whoever serves it.
+public protocol PCIHost: AnyObject {
+    /// Delivers an MSI-X vector that is enabled and unmasked.
+    func raise(_ vector: Int)
+
+    /// What the function can reach by DMA right now, at IOVAs.
+    var memory: MemoryTable { get }
+}

@@ -1,0 +1,103 @@
+public import GuestMemory
+public import HostSystem
+public import VirtioSpec
+public import Virtqueue
+
+/// A device type, written once; presentations (a PCI function's registers, admin commands) drive it
+/// and own its status. It never sees a register.
+///
+/// All calls come from the control thread.
+public protocol VirtioDevice: AnyObject {
+    /// Which device this is.
+    var type: DeviceType { get }
+
+    /// What the device can do now; read when a driver asks.
+    var offeredFeatures: FeatureBits { get }
+
+    /// Largest size of each queue; the count is the number of queues.
+    var queueLimits: [UInt16] { get }
+
+    /// The device configuration space, as a driver would read it now; empty when there is none.
+    var configuration: [UInt8] { get }
+
+    /// Writes the configuration space; false when any of the bytes is read-only or not there, and
+    /// then nothing changed (AVQ-D-314).
+    func writeConfiguration(_ bytes: [UInt8], at offset: Int) -> Bool
+
+    /// Decides on FEATURES_OK: true when the driver's set can be served. It is already a subset of
+    /// the offer and contains VERSION_1.
+    func acceptsFeatures(_ features: FeatureBits) -> Bool
+
+    /// DRIVER_OK was set: run. `context` stays valid until `deactivate` returns.
+    func activate(_ context: any DeviceContext)
+
+    /// The driver notified a queue; only called while active.
+    func queueNotified(_ queue: Int)
+
+    /// The device is reset: when this returns it touches no driver memory and sends no interrupt.
+    func deactivate()
+}
+
+/// What a running device may ask of its presentation.
+public protocol DeviceContext: AnyObject {
+    /// The negotiated features.
+    var features: FeatureBits { get }
+
+    /// An enabled queue's set-up, `nil` for one that the driver left off.
+    func queue(_ index: Int) -> QueueConfiguration?
+
+    /// What the device can reach now. A new object after every change: re-resolve rings then.
+    var memory: MemoryTable { get }
+
+    /// A used-buffer notification of a queue.
+    func interruptQueue(_ index: Int)
+
+    /// A configuration-change notification.
+    func interruptConfiguration()
+
+    /// The device cannot go on: DEVICE_NEEDS_RESET, with one configuration-change notification.
+    func fail(_ reason: DeviceFault)
+}
+
+/// Why a device asks for a reset; kept for `show`.
+public struct DeviceFault: Error, Sendable, Equatable, CustomStringConvertible {
+    /// The stable error id, such as `ring/unmapped`.
+    public let id: String
+    /// Queue concerned.
+    public let queue: Int?
+    /// Address that could not be reached, when that was the cause.
+    public let address: UInt64?
+    /// What was tried at the address.
+    public let access: MemoryAccess
+
+    /// Describes a fault.
+    public init(
+        _ id: String,
+        queue: Int? = nil,
+        address: UInt64? = nil,
+        access: MemoryAccess = []
+    ) {
+        self.id = id
+        self.queue = queue
+        self.address = address
+        self.access = access
+    }
+
+    /// One line for people.
+    public var description: String {
+        var text = id
+        if let queue { text += ", queue \(queue)" }
+        if let address { text += ", address 0x\(String(address, radix: 16))" }
+        return text
+    }
+}
+
+/// A device whose function carries a window onto other machines' memory (BAR 2) and a peer-notify
+/// structure (vhost-pci-net, or a management device that hands out slices of both).
+public protocol PeerWindowProvider: AnyObject {
+    /// The memory behind BAR 2; its length is a power of two.
+    var peerWindow: Mapping { get }
+
+    /// One doorbell per slot of the peer-notify structure.
+    var peerDoorbells: DoorbellTable { get }
+}
