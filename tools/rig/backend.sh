@@ -38,6 +38,51 @@ dpdk_backend_start() {
     await_socket "$3" 10 || fail "DPDK's back-end has no socket"
 }
 
+# network_start SOCKET…: a switch between the sockets' peers and the TAP interface `uplink` of a
+# namespace of the scenario's own, which has the address $uplink_address. DPDK has no switch: there
+# each socket gets a TAP interface of its own, and the kernel bridges them.
+uplink_address=10.99.0.254
+network_start() {
+    local socket number=0
+    make_namespace
+    if [ "$backend" = dpdk ]; then
+        ip -n "$namespace" link add uplink type bridge
+        for socket in "$@"; do
+            pmd_prefix=(ip netns exec "$namespace")
+            pmd_start "network$number" 0 --vdev "net_vhost0,iface=$socket" \
+                --vdev "net_tap0,iface=port$number" -- --forward-mode=io
+            ip -n "$namespace" link set "port$number" master uplink up
+            pmd_say "network$number" start
+            await_socket "$socket" 10 || fail "DPDK's back-end has no socket"
+            number=$((number + 1))
+        done
+    else
+        [ -c /dev/net/tun ] || skip "no /dev/net/tun"
+        ip -n "$namespace" tuntap add dev uplink mode tap
+        backend_prefix=(ip netns exec "$namespace")
+        backend_options=(--uplink tap:uplink)
+        backend_start network switch "$@"
+    fi
+    ip -n "$namespace" address add "$uplink_address/24" dev uplink
+    ip -n "$namespace" link set uplink up
+}
+
+network_alive() {
+    local name
+    for name in "${!pid_of[@]}"; do
+        case $name in network*) alive "$name" || return 1 ;; esac
+    done
+}
+
+network_stop() {
+    local name
+    if [ "$backend" = dpdk ]; then
+        for name in "${!pmd_input[@]}"; do pmd_stop "$name"; done
+    else
+        backend_stop network
+    fi
+}
+
 # backend_stop NAME: ends it the polite way and reads its figures: taken_packets, taken_bytes (out of
 # the peers' transmit rings) and given_packets, given_bytes (into their receive rings), lost_packets.
 backend_stop() {
