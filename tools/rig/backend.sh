@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # backend.sh: the vhost-user back-end under test, ours or (RIG_BACKEND=dpdk) DPDK's in its place;
-# sourced after lib.sh and dpdk.sh.
+# sourced after lib.sh and dpdk.sh. Not every scenario looks at every figure:
+# shellcheck disable=SC2034
 
 last_cpu=$(($(nproc) - 1))
 
