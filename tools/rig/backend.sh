@@ -26,6 +26,7 @@ backend_start() {
 }
 backend_prefix=()
 
+dpdk_backend_options=()
 dpdk_backend_start() {
     local forward
     case $2 in
@@ -34,7 +35,8 @@ dpdk_backend_start() {
     echo) forward=io ;;
     *) fail "DPDK's back-end has no mode $2" ;;
     esac
-    pmd_start "$1" 0 --vdev "net_vhost0,iface=$3" -- --forward-mode="$forward"
+    pmd_start "$1" 0 --vdev "net_vhost0,iface=$3" -- --forward-mode="$forward" \
+        ${dpdk_backend_options[@]+"${dpdk_backend_options[@]}"}
     pmd_say "$1" start
     await_socket "$3" 10 || fail "DPDK's back-end has no socket"
 }

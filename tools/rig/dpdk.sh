@@ -3,9 +3,10 @@
 #
 # It works in 4 KiB pages of one memfd (--no-huge): slower than huge pages, but nothing of the
 # machine has to be changed, and a vhost-user back-end can map it. Without --single-file-segments
-# virtio_user would have more regions than SET_MEM_TABLE can carry.
+# virtio_user would have more regions than SET_MEM_TABLE can carry. Who measures sets pmd_memory.
 
 declare -A pmd_input
+pmd_memory=(--no-huge --single-file-segments -m 256)
 
 # pmd_start NAME CPU EAL-ARGUMENT… -- TESTPMD-ARGUMENT…: the forwarding thread runs on CPU, the prompt
 # on another one where there is one. A command in pmd_prefix goes before it.
@@ -19,7 +20,7 @@ pmd_start() {
     pmd_input[$name]=$fd
     # Into a file testpmd would buffer whole blocks, and the last figures be lost.
     RUNTIME_DIRECTORY=$work spawn "$name" ${pmd_prefix[@]+"${pmd_prefix[@]}"} stdbuf -oL \
-        dpdk-testpmd --lcores "0@$other,1@$cpu" --no-pci --no-telemetry --no-huge --single-file-segments -m 256 \
+        dpdk-testpmd --lcores "0@$other,1@$cpu" --no-pci --no-telemetry "${pmd_memory[@]}" \
         --file-prefix="$name" "$@" -i --nb-cores=1 --total-num-mbufs=8192
     await_line "$work/$name.out" 'testpmd> ' 30 "$name" || fail "testpmd ($name) did not start"
 }

@@ -16,7 +16,7 @@ rig_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=$(cd "$rig_folder/../.." && pwd)
 backend=${RIG_BACKEND:-ours}
 
-scenario='' work='' watchdog='' verdict=''
+scenario='' work='' restore_pages='' watchdog='' verdict=''
 namespaces=()
 declare -A pid_of
 
@@ -61,18 +61,20 @@ finish() {
         status=1
     fi
     case $verdict in fail:*) show_logs ;; esac
+    if [ -n "$restore_pages" ]; then echo "$restore_pages" >/proc/sys/vm/nr_hugepages; fi
     if [ "${RIG_KEEP:-}" = 1 ]; then
         echo "kept: $work"
     else
         rm -rf "$work"
     fi
-    echo "$scenario: $verdict"
+    [ "$verdict" = none ] || echo "$scenario: $verdict"
     exit "$status"
 }
 
 pass() { verdict="pass: $*" && exit 0; }
 fail() { verdict="fail: $*" && exit 1; }
 skip() { verdict="skip: $*" && exit 77; }
+finished() { verdict=none && exit 0; } # for what is no scenario: clean up and say nothing
 note() { echo "$scenario: $*"; }
 
 # The ends of all logs, for a reader who has only this output.
@@ -184,3 +186,16 @@ make_namespace() {
 
 # inside COMMAND…: runs it in the namespace (exec: its process id is the one we know)
 inside() { ip netns exec "$namespace" "$@"; }
+
+# need_huge_pages COUNT: that many free ones of 2 MiB, reserved until the end if they are not there
+need_huge_pages() {
+    local free total
+    free=$(awk '/^HugePages_Free/ { print $2 }' /proc/meminfo)
+    [ "$free" -lt "$1" ] || return 0
+    total=$(cat /proc/sys/vm/nr_hugepages)
+    need_root "to reserve huge pages"
+    restore_pages=$total
+    echo $((total + $1)) >/proc/sys/vm/nr_hugepages
+    free=$(awk '/^HugePages_Free/ { print $2 }' /proc/meminfo)
+    [ "$free" -ge "$1" ] || skip "only $free of $1 huge pages can be had"
+}
