@@ -83,7 +83,7 @@ let package = Package(
             ],
             swiftSettings: strict
         ),
-        tests("HostSystem", ["HostSystem"]),
+        tests("HostSystem", ["HostSystem", "CSystemShims"]),
         tests("GuestMemory", ["GuestMemory", "HostSystem"]),
         tests("VirtioSpec", ["VirtioSpec"]),
         tests("Virtqueue", ["Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec"]),
@@ -100,6 +100,11 @@ let package = Package(
                 "VhostPCINet", "AdminQueue", "Virtio", "Virtqueue", "VhostUser", "PCI",
                 "GuestMemory", "HostSystem", "VirtioSpec",
             ]
+        ),
+        .testTarget(
+            name: "CommandTests",
+            dependencies: ["vhost-pci", histogram],
+            swiftSettings: strict
         ),
         tests(
             "PollEngine",

@@ -1,0 +1,62 @@
+import Glibc
+import HostSystem
+
+/// Says what happens while it happens: step lines, and a live line on a terminal.
+///
+/// With `--json` standard output carries the report alone, so steps go to standard error.
+final class StepReporter {
+    private let steps: Int32
+    private let isLive: Bool
+    private var liveLength = 0
+
+    /// Chooses where lines go.
+    init(json: Bool) {
+        steps = json ? STDERR_FILENO : STDOUT_FILENO
+        isLive = isatty(STDERR_FILENO) == 1
+    }
+
+    /// One thing happened.
+    func step(_ text: String) {
+        clearLive()
+        Self.write(text + "\n", to: steps)
+    }
+
+    /// Something is wrong; goes to standard error in every mode.
+    func problem(_ text: String) {
+        clearLive()
+        Self.write("vhost-pci: " + text + "\n", to: STDERR_FILENO)
+    }
+
+    /// Replaces the live line; does nothing where standard error is no terminal.
+    func live(_ text: String) {
+        guard isLive else { return }
+        let pad = String(repeating: " ", count: max(0, liveLength - text.count))
+        Self.write("\r" + text + pad, to: STDERR_FILENO)
+        liveLength = text.count
+    }
+
+    /// The result, on standard output.
+    func result(_ text: String) {
+        clearLive()
+        Self.write(text + "\n", to: STDOUT_FILENO)
+    }
+
+    private func clearLive() {
+        guard liveLength > 0 else { return }
+        Self.write("\r" + String(repeating: " ", count: liveLength) + "\r", to: STDERR_FILENO)
+        liveLength = 0
+    }
+
+    /// Writes all of it; a reader that went away loses the rest and nothing else (HI-I24).
+    static func write(_ text: String, to descriptor: Int32) {
+        var rest = Array(text.utf8)[...]
+        while !rest.isEmpty {
+            let count = unsafe rest.withUnsafeBytes { bytes in
+                unsafe Glibc.write(descriptor, bytes.baseAddress, bytes.count)
+            }
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else { return }
+            rest = rest.dropFirst(count)
+        }
+    }
+}
