@@ -3,6 +3,7 @@
 # sourced after lib.sh and dpdk.sh. Not every scenario looks at every figure:
 # shellcheck disable=SC2034
 
+backend=${RIG_BACKEND:-ours}
 last_cpu=$(($(nproc) - 1))
 
 # backend_start NAME MODE SOCKET…: until every socket listens. Our worker polls CPU 0, so that a

@@ -14,7 +14,6 @@ set -euo pipefail
 export LC_ALL=C
 rig_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=$(cd "$rig_folder/../.." && pwd)
-backend=${RIG_BACKEND:-ours}
 
 scenario='' work='' restore_pages='' watchdog='' verdict=''
 namespaces=()
