@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
@@ -97,6 +98,13 @@ int64_t shim_read(int fd, void *into, size_t length) {
         count = read(fd, into, length);
     while (count < 0 && errno == EINTR);
     return count < 0 ? -errno : count;
+}
+int64_t shim_write_gather(int fd, const void *vectors, int count) {
+    ssize_t written;
+    do
+        written = writev(fd, vectors, count);
+    while (written < 0 && errno == EINTR);
+    return written < 0 ? -errno : written;
 }
 int shim_close(int fd) { return result(close(fd)); }
 int shim_set_file_size(int fd, uint64_t size) { return result(ftruncate(fd, (off_t)size)); }

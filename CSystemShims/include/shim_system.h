@@ -42,6 +42,8 @@ int shim_file_status(int fd, struct shim_file_status *out);
 /// write(2) / read(2): the count, or -errno (EINTR is retried).
 int64_t shim_write(int fd, const void *from, size_t length);
 int64_t shim_read(int fd, void *into, size_t length);
+/// writev(2) of `count` struct iovec: the count, or -errno (EINTR is retried).
+int64_t shim_write_gather(int fd, const void *vectors, int count);
 int shim_close(int fd);
 /// ftruncate(2).
 int shim_set_file_size(int fd, uint64_t size);

@@ -114,6 +114,27 @@ public enum SharedCell {
         return unsafe shim_write(eventDescriptor, &one, 8) == 8
     }
 
+    /// Reads one frame from a TAP interface: its length, or a negative error number. A system call.
+    @_semantics("no_performance_analysis") @inlinable @inline(__always)
+    public static func readFrame(
+        _ descriptor: Int32,
+        into buffer: UnsafeMutableRawPointer,
+        capacity: Int
+    ) -> Int {
+        unsafe Int(shim_read(descriptor, buffer, capacity))
+    }
+
+    /// Writes one frame, in `count` pieces given as `struct iovec`, to a TAP interface: its length,
+    /// or a negative error number. A system call.
+    @_semantics("no_performance_analysis") @inlinable @inline(__always)
+    public static func writeFrame(
+        _ descriptor: Int32,
+        pieces: UnsafeRawPointer,
+        count: Int32
+    ) -> Int {
+        unsafe Int(shim_write_gather(descriptor, pieces, count))
+    }
+
     /// Stores 16 bits to a device register: exactly one access of that width.
     @_semantics("no_performance_analysis") @inlinable @inline(__always)
     public static func storeRegister16(_ address: UnsafeMutableRawPointer, _ value: UInt16) {

@@ -60,7 +60,7 @@ public struct ChainBurst: ~Copyable {
     public let segmentCapacity: Int
 
     /// Most chains in a burst (perf: 32 hides the line transfers, more gains nothing).
-    public static let capacity = 32
+    @inlinable public static var capacity: Int { 32 }
 
     /// Makes room for 32 chains; one chain of `longestChain` segments always fits.
     public init(longestChain: Int = 32768) {
