@@ -1,0 +1,17 @@
+/// Names a port of an engine, from `addPort` or `addTap` on; never reused.
+public struct PortID: Hashable, Sendable {
+    /// Position in the engine's table and in its reports.
+    public let index: Int
+
+    init(_ index: Int) {
+        self.index = index
+    }
+}
+
+/// What stands behind a port.
+public enum PortKind: String, Sendable, CaseIterable {
+    /// A peer's virtio-net rings, there while the peer is attached.
+    case peer
+    /// A TAP interface of this host.
+    case tap
+}
