@@ -12,6 +12,8 @@ public enum PCIError: Error, Sendable, CustomStringConvertible {
     case capabilityLoop
     /// A queue's notify address is outside the notify structure (HI-H8).
     case notifyRange(queue: Int)
+    /// Admin queues that begin among the ordinary ones or end past the last queue number (HI-H9).
+    case adminRange(index: Int, count: Int)
     /// A vector beyond the MSI-X table.
     case vector(Int)
     /// The function cannot do it.
@@ -29,6 +31,8 @@ public enum PCIError: Error, Sendable, CustomStringConvertible {
         case .capabilityLoop: "pci/cap-loop: the capability list does not end"
         case .notifyRange(let queue):
             "pci/notify-range: the notify address of queue \(queue) is outside its structure"
+        case .adminRange(let index, let count):
+            "pci/admin-range: \(count) admin queues from number \(index) are not possible"
         case .vector(let vector): "pci/vector: there is no MSI-X vector \(vector)"
         case .notSupported(let what): "not supported: \(what)"
         case .deviceGone: "pci/device-gone: every register reads all ones"
