@@ -38,6 +38,15 @@ public protocol VirtioDevice: AnyObject {
     func deactivate()
 }
 
+/// A device that can stop and restart single queues while it runs; its offer contains RING_RESET.
+public protocol QueueResettable: VirtioDevice {
+    /// The driver resets a queue: when this returns, none of its buffers is touched any more.
+    func queueReset(_ queue: Int)
+
+    /// The driver set the queue up again; `DeviceContext.queue` has the new set-up.
+    func queueEnabled(_ queue: Int)
+}
+
 /// What a running device may ask of its presentation.
 public protocol DeviceContext: AnyObject {
     /// The negotiated features.

@@ -13,6 +13,8 @@ public enum VirtioError: Error, Sendable, CustomStringConvertible {
     case queue(Int, QueueError)
     /// The device did not take the features, or offers too few (HI-A49).
     case features(offered: FeatureBits, wanted: FeatureBits)
+    /// The device did not enable a queue.
+    case queueRefused(Int)
     /// The device did not finish its reset in time (HI-A50).
     case resetTimeout(milliseconds: UInt64)
     /// The configuration changed on every read (HI-A51).
@@ -41,6 +43,7 @@ public enum VirtioError: Error, Sendable, CustomStringConvertible {
         case .features(let offered, let wanted):
             "init/features: offered 0x\(String(offered.rawValue, radix: 16)),"
                 + " wanted 0x\(String(wanted.rawValue, radix: 16))"
+        case .queueRefused(let queue): "init/queue: the device did not enable queue \(queue)"
         case .resetTimeout(let milliseconds):
             "init/reset-timeout: status is not 0 after \(milliseconds) ms"
         case .configurationUnstable: "cfg/unstable: the configuration changes on every read"
