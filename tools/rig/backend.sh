@@ -23,6 +23,7 @@ backend_start() {
     for socket in "$@"; do
         await_line "$work/$name.err" "listening on $socket" 20 "$name" ||
             fail "$name does not say that it listens on its socket"
+        [ -S "$socket" ] || fail "$name says that it listens, but there is no socket"
     done
 }
 backend_prefix=()

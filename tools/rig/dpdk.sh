@@ -23,6 +23,7 @@ pmd_start() {
         dpdk-testpmd --lcores "0@$other,1@$cpu" --no-pci --no-telemetry "${pmd_memory[@]}" \
         --file-prefix="$name" "$@" -i --nb-cores=1 --total-num-mbufs=8192
     await_line "$work/$name.out" 'testpmd> ' 30 "$name" || fail "testpmd ($name) did not start"
+    ! grep -q 'No probed ethernet devices' "$work/$name.err" || fail "testpmd ($name) found no device"
 }
 pmd_prefix=()
 

@@ -46,6 +46,8 @@ begin() {
 
 finish() {
     local status=$? name namespace
+    # A child that a signal meets before it has become something else must not clean up for us.
+    [ "$BASHPID" = $$ ] || exit
     trap '' INT TERM
     for name in "${!pid_of[@]}"; do
         kill -KILL "${pid_of[$name]}" 2>/dev/null || true
@@ -76,13 +78,19 @@ skip() { verdict="skip: $*" && exit 77; }
 finished() { verdict=none && exit 0; } # for what is no scenario: clean up and say nothing
 note() { echo "$scenario: $*"; }
 
-# The ends of all logs, for a reader who has only this output.
+# Beginning and end of all logs, for a reader who has only this output.
 show_logs() {
     local file
     for file in "$work"/*.out "$work"/*.err "$work"/*.console; do
         [ -s "$file" ] || continue
         echo "--- $(basename "$file")"
-        tail -n 25 "$file" | cut -c1-240
+        awk '{ line[NR] = substr($0, 1, 240) }
+            END {
+                for (i = 1; i <= NR; i++) {
+                    if (i <= 15 || i > NR - 25) print line[i]
+                    else if (i == 16) print "…"
+                }
+            }' "$file"
     done
 }
 
@@ -120,6 +128,8 @@ spawn() {
     local name=$1 input=/dev/null
     shift
     [ ! -p "$work/$name.in" ] || input=$work/$name.in
+    # Here, not in the background: who looks next must not find what an earlier one of that name said.
+    : >"$work/$name.out" 2>"$work/$name.err"
     setpriv --pdeathsig KILL "$@" <"$input" >"$work/$name.out" 2>"$work/$name.err" &
     pid_of[$name]=$!
 }
