@@ -98,7 +98,7 @@ let package = Package(
             "VhostPCINet",
             [
                 "VhostPCINet", "AdminQueue", "Virtio", "Virtqueue", "VhostUser", "PCI",
-                "GuestMemory", "HostSystem", "VirtioSpec",
+                "GuestMemory", "HostSystem", "VirtioSpec", "CSystemShims",
             ]
         ),
         .testTarget(

@@ -4,7 +4,6 @@ struct WindowPlacement: Equatable, Sendable {
     struct Region: Equatable, Sendable {
         var guestAddress: UInt64
         var size: UInt64
-        var userAddress: UInt64
         var fileOffset: UInt64
         var pageSize: UInt64
     }

@@ -15,7 +15,6 @@ import Testing
         .init(
             guestAddress: guestAddress,
             size: size,
-            userAddress: 0,
             fileOffset: fileOffset,
             pageSize: pageSize
         )
