@@ -87,7 +87,7 @@ let package = Package(
         tests("GuestMemory", ["GuestMemory", "HostSystem"]),
         tests("VirtioSpec", ["VirtioSpec"]),
         tests("Virtqueue", ["Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec"]),
-        tests("PCI", ["PCI", "GuestMemory", "HostSystem", "VirtioSpec"]),
+        tests("PCI", ["PCI", "Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec"]),
         tests("Virtio", ["Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec"]),
         tests(
             "AdminQueue",
