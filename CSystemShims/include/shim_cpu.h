@@ -2,7 +2,9 @@
 #ifndef SHIM_CPU_H
 #define SHIM_CPU_H
 
+#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include "shim_atomics.h"
 
 /// Tells the core that this is a spin loop, so that a sibling hyper-thread gets its share.
@@ -25,5 +27,9 @@ SHIM_INLINE uint64_t shim_cycles(void) {
 }
 SHIM_INLINE void shim_prefetch(const void *p) { __builtin_prefetch(p, 0, 3); }
 SHIM_INLINE void shim_prefetch_write(void *p) { __builtin_prefetch(p, 1, 3); }
+/// Plain memcpy: Swift's own raw copy goes through memmove, half as fast for a frame.
+SHIM_INLINE void shim_copy(void *target, const void *source, size_t count) {
+    memcpy(target, source, count);
+}
 
 #endif

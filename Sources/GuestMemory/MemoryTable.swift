@@ -13,11 +13,11 @@ public struct MemoryAccess: OptionSet, Sendable, BitwiseCopyable {
     }
 
     /// The bytes may be read.
-    public static let read = MemoryAccess(rawValue: 1)
+    @inlinable public static var read: MemoryAccess { MemoryAccess(rawValue: 1) }
     /// The bytes may be written.
-    public static let write = MemoryAccess(rawValue: 2)
+    @inlinable public static var write: MemoryAccess { MemoryAccess(rawValue: 2) }
     /// Both.
-    public static let readWrite = MemoryAccess(rawValue: 3)
+    @inlinable public static var readWrite: MemoryAccess { MemoryAccess(rawValue: 3) }
 }
 
 /// One contiguous run of addresses (GPA or IOVA) and where it is mapped here.

@@ -88,6 +88,17 @@ public enum SharedCell {
         shim_fence()
     }
 
+    /// Copies bytes between private and shared memory. What the other side writes meanwhile may
+    /// arrive mixed; ranges that overlap leave unspecified bytes in the target, no more.
+    @_semantics("no_performance_analysis") @inlinable @inline(__always)
+    public static func copy(
+        _ target: UnsafeMutableRawPointer,
+        _ source: UnsafeRawPointer,
+        _ count: Int
+    ) {
+        unsafe shim_copy(target, source, count)
+    }
+
     /// Asks for a cache line that will be read soon.
     @_semantics("no_performance_analysis") @inlinable @inline(__always)
     public static func prefetch(_ address: UnsafeRawPointer) {

@@ -8,6 +8,7 @@ public struct Segment: BitwiseCopyable {
     public var length: UInt32
 
     /// Names a run of mapped bytes.
+    @_noLocks
     @inlinable
     public init(pointer: UnsafeMutableRawPointer, length: UInt32) {
         unsafe self.pointer = unsafe pointer
@@ -30,6 +31,7 @@ public struct BurstEntry: BitwiseCopyable {
     public var isDropped: UInt16
 
     /// Describes a chain.
+    @_noLocks
     @inlinable
     public init(firstSegment: UInt32, segmentCount: UInt32, byteCount: UInt32, head: UInt16) {
         self.firstSegment = firstSegment
@@ -60,7 +62,7 @@ public struct ChainBurst: ~Copyable {
     public let segmentCapacity: Int
 
     /// Most chains in a burst (perf: 32 hides the line transfers, more gains nothing).
-    @inlinable public static var capacity: Int { 32 }
+    @inlinable public static var capacity: Int { @_noLocks get { 32 } }
 
     /// Makes room for 32 chains; one chain of `longestChain` segments always fits.
     public init(longestChain: Int = 32768) {

@@ -45,4 +45,6 @@ public enum QueueError: String, Error, Sendable, CaseIterable {
     case usedNotHead = "ring/used-not-head"
     /// `used.idx` ran ahead of what is outstanding (HI-A42).
     case usedJump = "ring/used-jump"
+    /// A used length is above what was posted as writable; only in strict mode (HI-A43).
+    case usedLength = "ring/used-len"
 }
