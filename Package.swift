@@ -87,7 +87,16 @@ let package = Package(
         tests("GuestMemory", ["GuestMemory", "HostSystem"]),
         .systemLibrary(name: "CLinuxVirtio", path: "Tests/CLinuxVirtio"),
         tests("VirtioSpec", ["VirtioSpec", "CLinuxVirtio"]),
-        tests("Virtqueue", ["Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec"]),
+        .target(
+            name: "RingSupport",
+            dependencies: ["Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec"],
+            path: "Tests/RingSupport",
+            swiftSettings: strict
+        ),
+        tests(
+            "Virtqueue",
+            ["Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec", "RingSupport"]
+        ),
         tests("PCI", ["PCI", "Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec"]),
         tests("Virtio", ["Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec"]),
         tests(
@@ -109,7 +118,9 @@ let package = Package(
         ),
         tests(
             "PollEngine",
-            ["PollEngine", "Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec"]
+            [
+                "PollEngine", "Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec", "RingSupport",
+            ]
         ),
     ]
 )
