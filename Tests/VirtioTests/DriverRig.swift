@@ -92,3 +92,27 @@ final class EchoRing {
         return memory.read(at: 6144, count: count)
     }
 }
+
+// Single registers of the common configuration, as any driver may access them.
+extension DriverRig {
+    func read(_ register: CommonConfiguration) throws -> UInt32 {
+        try bus.readRegister(0, UInt64(register.offset), width(register))
+    }
+
+    func write(_ register: CommonConfiguration, _ value: UInt32) throws {
+        try bus.writeRegister(0, UInt64(register.offset), width(register), value)
+    }
+
+    func status() throws -> UInt32 { try read(.deviceStatus) }
+
+    /// As far as FEATURES_OK, with the features that the device offers.
+    func negotiate(_ features: FeatureBits = .version1) throws {
+        for status: UInt32 in [0, 1, 3] { try write(.deviceStatus, status) }
+        try transport.setDriverFeatures(features)
+        try write(.deviceStatus, 0xb)
+    }
+
+    private func width(_ register: CommonConfiguration) -> AccessWidth {
+        AccessWidth(rawValue: register.width) ?? .byte
+    }
+}
