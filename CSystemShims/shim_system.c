@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
@@ -19,6 +20,9 @@
 #ifndef MFD_HUGE_SHIFT
 #define MFD_HUGE_SHIFT 26
 #endif
+
+// linux/magic.h
+#define HUGETLBFS_MAGIC 0x958458f6
 
 static int result(int value) { return value < 0 ? -errno : value; }
 
@@ -58,6 +62,10 @@ int shim_eventfd(void) { return result(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)); 
 
 int shim_is_eventfd(int fd) {
     char path[64], target[64];
+    // A path-only descriptor of an eventfd has its name but can be neither read nor polled.
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || (flags & O_PATH) || (flags & O_ACCMODE) != O_RDWR)
+        return 0;
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(path, target, sizeof target - 1);
     if (length < 0)
@@ -83,6 +91,16 @@ int shim_file_status(int fd, struct shim_file_status *out) {
     out->inode = status.st_ino;
     out->format = status.st_mode & S_IFMT;
     out->block_size = (uint32_t)status.st_blksize;
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0)
+        return -errno;
+    out->read_write = !(flags & O_PATH) && (flags & O_ACCMODE) == O_RDWR;
+    struct statfs system;
+    out->page_size = (uint32_t)sysconf(_SC_PAGESIZE);
+    if (fstatfs(fd, &system) == 0 && (unsigned long)system.f_type == HUGETLBFS_MAGIC)
+        out->page_size = (uint32_t)system.f_bsize;
+    int seals = fcntl(fd, F_GET_SEALS);
+    out->sealed = seals >= 0 && (seals & F_SEAL_SHRINK);
     return 0;
 }
 int64_t shim_write(int fd, const void *from, size_t length) {

@@ -23,20 +23,25 @@ int shim_map_anonymous(void *fixed, size_t length, void **out);
 int shim_unmap(void *address, size_t length);
 /// eventfd(2) with EFD_NONBLOCK|EFD_CLOEXEC.
 int shim_eventfd(void);
-/// 1 when the descriptor is an eventfd, 0 when it is something else.
+/// 1 when the descriptor is an eventfd that can be read and written, 0 when it is something else.
 int shim_is_eventfd(int fd);
 /// Sets or clears O_NONBLOCK.
 int shim_set_nonblocking(int fd, int on);
 /// fcntl(F_DUPFD_CLOEXEC) / dup3(O_CLOEXEC).
 int shim_duplicate(int fd);
 int shim_duplicate_onto(int fd, int target);
-/// fstat(2): size, device, inode, S_IFMT bits and the preferred block (page) size of the file.
+/// fstat(2), fstatfs(2), fcntl(2): size, device, inode, S_IFMT bits, preferred block size, the page
+/// size that a mapping must be aligned to, whether the descriptor was opened for reading and writing
+/// (one opened with O_PATH was not), and whether the file is sealed against shrinking.
 struct shim_file_status {
     uint64_t size;
     uint64_t device;
     uint64_t inode;
     uint32_t format;
     uint32_t block_size;
+    uint32_t page_size;
+    int read_write;
+    int sealed;
 };
 int shim_file_status(int fd, struct shim_file_status *out);
 /// write(2) / read(2): the count, or -errno (EINTR is retried).

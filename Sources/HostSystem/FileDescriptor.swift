@@ -37,7 +37,10 @@ public final class FileDescriptor: Sendable {
             size: raw.size,
             identity: FileIdentity(device: raw.device, inode: raw.inode),
             isRegular: raw.format == UInt32(S_IFREG),
-            blockSize: raw.block_size
+            blockSize: raw.block_size,
+            pageSize: raw.page_size,
+            isReadWrite: raw.read_write != 0,
+            isSealedAgainstShrinking: raw.sealed != 0
         )
     }
 
@@ -63,4 +66,11 @@ public struct FileStatus: Sendable {
     public let isRegular: Bool
     /// Page size of a hugetlb file; the preferred block size otherwise.
     public let blockSize: UInt32
+    /// What offset and length of a mapping must be multiples of: 2 MiB or 1 GiB for a hugetlb file.
+    public let pageSize: UInt32
+    /// The descriptor was opened for reading and writing; one opened with O_PATH was not, and
+    /// neither can be mapped nor polled.
+    public let isReadWrite: Bool
+    /// The file cannot get shorter any more (HI-I12).
+    public let isSealedAgainstShrinking: Bool
 }
