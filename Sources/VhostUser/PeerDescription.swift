@@ -15,8 +15,10 @@ public struct PeerRegion: Sendable {
     public let file: FileDescriptor
     /// Which file it is, so that regions of one file are recognised.
     public let identity: FileIdentity
-    /// Page size of the file (2 MiB for hugetlb).
+    /// Page size of the file (2 MiB for hugetlb); guest address, size and offset are multiples.
     public let pageSize: UInt64
+    /// The file cannot get shorter any more (HI-I12); of other files a part may vanish (HI-I11).
+    public let isSealed: Bool
 
     /// Describes a checked region.
     public init(
@@ -26,7 +28,8 @@ public struct PeerRegion: Sendable {
         fileOffset: UInt64,
         file: FileDescriptor,
         identity: FileIdentity,
-        pageSize: UInt64
+        pageSize: UInt64,
+        isSealed: Bool = false
     ) {
         self.guestAddress = guestAddress
         self.size = size
@@ -35,6 +38,7 @@ public struct PeerRegion: Sendable {
         self.file = file
         self.identity = identity
         self.pageSize = pageSize
+        self.isSealed = isSealed
     }
 }
 
@@ -51,7 +55,8 @@ public struct PeerRing: Sendable {
     public var driverArea: UInt64
     /// Used ring.
     public var deviceArea: UInt64
-    /// Next available entry to take.
+    /// Next available entry to take, for a ring that is not being worked on: one that goes on
+    /// working from an earlier snapshot (`continues`) is further by now and keeps its own position.
     public var nextAvailable: UInt16
     /// SET_VRING_KICK was seen and GET_VRING_BASE was not (VU-R-01).
     public var isStarted: Bool
@@ -106,5 +111,61 @@ public struct PeerDescription: Sendable {
         self.features = features
         self.regions = regions
         self.rings = rings
+    }
+}
+
+extension PeerRegion {
+    /// True when `other` is the same run of the same file at the same addresses.
+    public func isSame(as other: PeerRegion) -> Bool {
+        guestAddress == other.guestAddress && size == other.size
+            && userAddress == other.userAddress && fileOffset == other.fileOffset
+            && identity == other.identity
+    }
+}
+
+extension PeerRing {
+    /// True when a device that works on `earlier` may go on as it is: the ring is where it was, and
+    /// still started. It may have become enabled; its descriptors may have been replaced.
+    public func continues(_ earlier: PeerRing) -> Bool {
+        isAtSamePlace(as: earlier) && earlier.isStarted && isStarted
+            && (isEnabled || !earlier.isEnabled)
+    }
+
+    private func isAtSamePlace(as other: PeerRing) -> Bool {
+        index == other.index && size == other.size && descriptorArea == other.descriptorArea
+            && driverArea == other.driverArea && deviceArea == other.deviceArea
+    }
+
+    /// True when nothing differs but possibly the call descriptor, which has its own notice.
+    func isSameButForCall(as other: PeerRing) -> Bool {
+        isAtSamePlace(as: other) && nextAvailable == other.nextAvailable
+            && isStarted == other.isStarted && isEnabled == other.isEnabled
+            && kick === other.kick && error === other.error
+    }
+}
+
+extension PeerDescription {
+    /// True when a device that uses this snapshot has to stop before `next` can be true: memory
+    /// goes away, or a ring that works stops, moves or is disabled.
+    func mustStop(for next: PeerDescription) -> Bool {
+        let isMemoryKept = regions.allSatisfy { old in
+            next.regions.contains { $0.isSame(as: old) }
+        }
+        guard isMemoryKept else { return true }
+        return rings.contains { old in
+            guard old.isStarted else { return false }
+            guard features == next.features,
+                let new = next.rings.first(where: { $0.index == old.index })
+            else { return true }
+            return !new.continues(old)
+        }
+    }
+
+    /// True when nothing differs but possibly call descriptors.
+    func isSameButForCalls(as other: PeerDescription) -> Bool {
+        features == other.features && regions.count == other.regions.count
+            && rings.count == other.rings.count
+            && zip(regions, other.regions).allSatisfy { $0.isSame(as: $1) }
+            && zip(rings, other.rings).allSatisfy { $0.isSameButForCall(as: $1) }
     }
 }
