@@ -1,9 +1,159 @@
-/// A vhost-user back-end at one socket path.
+public import HostSystem
+public import VirtioSpec
+
+/// A vhost-user back-end at one socket path: it listens, serves one front-end at a time, and tells
+/// a device (its delegate) what there is to work on. Front-ends come, go and come back for ever.
+///
+/// Everything happens on the thread of the event loop; nothing here blocks. The delegate is not
+/// retained: it owns the back-end.
 public final class Backend {
     /// Where it listens.
     public let path: String
+    /// Front-ends that were served so far, the present one included.
+    public private(set) var connectionCount: UInt64 = 0
+    /// How often each rule was broken, over all connections.
+    public private(set) var violations: [ViolationID: UInt64] = [:]
+    /// The latest broken rule, with its values.
+    public private(set) var lastViolation: Violation?
 
-    init(path: String) {
+    weak var delegate: (any BackendDelegate)?
+
+    private let loop: EventLoop
+    private let limits: BackendLimits
+    private var offer: BackendOffer
+    private var listener: UnixListener?
+    private var watch: EventLoop.Source?
+    private var pause: EventLoop.Source?
+    private var acceptPause: UInt64
+    private var frontend: ServedFrontend?
+
+    /// Most connections that one turn takes from the queue.
+    private static let acceptsPerTurn = 16
+
+    /// Listens at `path`, replacing a socket that nobody serves any more.
+    ///
+    /// Throws when the path cannot be listened at, for example since another process answers there;
+    /// the error names it.
+    public init(
+        path: String,
+        loop: EventLoop,
+        offer: BackendOffer,
+        delegate: any BackendDelegate,
+        limits: BackendLimits = BackendLimits()
+    ) throws(SystemError) {
         self.path = path
+        self.loop = loop
+        self.offer = offer
+        self.limits = limits
+        self.delegate = delegate
+        acceptPause = limits.acceptPause
+        listener = try UnixListener(path: path)
+        try listen()
+    }
+
+    deinit {
+        frontend?.abandon()
+        if let watch { loop.remove(watch) }
+        if let pause { loop.remove(pause) }
+    }
+
+    /// True while a front-end is served.
+    public var isConnected: Bool { frontend != nil }
+
+    /// The features offered. A change counts for a front-end that has not asked yet, and for all
+    /// that come later; to make the present one ask again, disconnect it.
+    public var offeredFeatures: FeatureBits {
+        get { offer.features }
+        set {
+            offer.features = newValue
+            _ = frontend?.offer(newValue)
+        }
+    }
+
+    /// Ends the present connection, if there is one; the delegate is told, with `why`.
+    public func disconnect(_ why: String) {
+        frontend?.end(.requested(why))
+    }
+
+    /// Ends the present connection and stops listening; the path is removed.
+    public func close() {
+        disconnect("the back-end is closed")
+        if let watch { loop.remove(watch) }
+        if let pause { loop.remove(pause) }
+        watch = nil
+        pause = nil
+        listener = nil
+    }
+
+    /// Counts a broken rule and tells the delegate.
+    func count(_ violation: Violation) {
+        violations[violation.id, default: 0] &+= 1
+        lastViolation = violation
+        delegate?.backend(self, refused: violation)
+    }
+
+    /// Lets go of a connection that has ended.
+    func forget(_ ended: ServedFrontend) {
+        if frontend === ended { frontend = nil }
+    }
+
+    // MARK: - Accepting
+
+    private func listen() throws(SystemError) {
+        guard let listener else { return }
+        watch = try loop.watch(listener.descriptor) { [weak self] in self?.accept() }
+    }
+
+    private func accept() {
+        for _ in 0..<Backend.acceptsPerTurn {
+            do throws(SystemError) {
+                guard let socket = try listener?.accept() else { return }
+                acceptPause = limits.acceptPause
+                serve(socket)
+            } catch {
+                return acceptFailed(error)
+            }
+        }
+    }
+
+    private func serve(_ socket: UnixSocket) {
+        // A front-end that was killed and started again may be here before the loop has seen the
+        // end of its first connection; it must not be turned away for that.
+        if let present = frontend, present.isHungUp { present.end(.closed) }
+        guard frontend == nil else {
+            // Closing is the only refusal that the protocol has before its first message.
+            let who = socket.peerProcess.map { "process \($0)" } ?? "another process"
+            return count(Violation(.busy, "\(who) connects while a front-end is served"))
+        }
+        connectionCount &+= 1
+        let served = ServedFrontend(
+            backend: self,
+            socket: socket,
+            offer: offer,
+            limits: limits,
+            loop: loop
+        )
+        frontend = served
+        served.start()
+    }
+
+    /// Without a free descriptor the connection stays in the queue and the socket stays readable:
+    /// looking away for a while is what keeps the loop from spinning (HI-I19).
+    private func acceptFailed(_ error: SystemError) {
+        let id: ViolationID = error.errno == .tooManyDescriptors ? .noDescriptors : .transfer
+        count(Violation(id, error.description))
+        if let watch { loop.remove(watch) }
+        watch = nil
+        pause = loop.after(milliseconds: acceptPause) { [weak self] in self?.listenAgain() }
+        acceptPause = min(acceptPause * 2, limits.acceptPause * 10)
+    }
+
+    private func listenAgain() {
+        pause = nil
+        do throws(SystemError) {
+            try listen()
+        } catch {
+            acceptFailed(error)
+        }
     }
 }

@@ -6,14 +6,18 @@ public protocol BackendDelegate: AnyObject {
     func backendConnected(_ backend: Backend)
 
     /// A message is about to change memory or rings that may be in use. The delegate stops every
-    /// use of the snapshot it last got, then calls `resume` exactly once; until then the back-end
-    /// reads no further message of this connection. The message's reply is sent after `resume`.
+    /// use of the snapshot it last got, then calls `resume` exactly once, at once or later but
+    /// within `BackendLimits.quiesce`; until then the back-end reads no further message of this
+    /// connection. The message's reply is sent after `resume`.
     func backend(_ backend: Backend, quiesce resume: @escaping () -> Void)
 
-    /// Something changed, and no message is half-way: use this snapshot from now on.
+    /// Something changed, and no message is half-way: use this snapshot from now on. It comes once
+    /// for all messages of a turn of the event loop, and always after a `quiesce`. Rings that were
+    /// working and were not quiesced go on where they are (`PeerRing.continues`).
     func backend(_ backend: Backend, changed description: PeerDescription)
 
-    /// The call descriptor of one ring was replaced while everything else stays (VU-B-14).
+    /// The call descriptor of one ring was replaced while everything else stays; the back-end
+    /// signals the new one once after this returns, if the ring is working (VU-B-14).
     func backend(_ backend: Backend, callChanged ring: Int, to call: FileDescriptor?)
 
     /// The connection ended, by the front-end or for a fault. Stop every use of the last snapshot
@@ -23,6 +27,15 @@ public protocol BackendDelegate: AnyObject {
     /// The next available index of a stopped ring, for GET_VRING_BASE (VU-R-02): asked after
     /// `quiesce` was resumed. `nil` when the ring was never worked on.
     func backend(_ backend: Backend, nextAvailableOf ring: Int) -> UInt16?
+
+    /// A request was refused, or a connection turned away or ended for a fault: for step lines. The
+    /// back-end has counted it (`Backend.violations`); the default does nothing.
+    func backend(_ backend: Backend, refused violation: Violation)
+}
+
+extension BackendDelegate {
+    /// Nothing.
+    public func backend(_ backend: Backend, refused violation: Violation) {}
 }
 
 /// Why a front-end's connection ended.
