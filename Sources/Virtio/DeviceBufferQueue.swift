@@ -44,7 +44,7 @@ public final class DeviceBufferQueue {
     /// The next command; `nil` when there is none, or the queue is broken.
     public func next() -> Buffer? {
         guard followMemory() else { return nil }
-        guard let chain = queue.takeChain() else {
+        guard let chain = takeChain() else {
             report()
             return nil
         }
@@ -74,6 +74,13 @@ public final class DeviceBufferQueue {
         }
         queue.release(head: buffer.chain.head, written: written)
         if queue.shouldNotifyDriver() { context.interruptQueue(index) }
+    }
+
+    /// Under EVENT_IDX a driver notifies us of the one chain that we name, so each time the ring
+    /// runs empty the next one is named; what came in between is taken at once.
+    private func takeChain() -> DescriptorChain? {
+        if let chain = queue.takeChain() { return chain }
+        return queue.requestNotifications() ? queue.takeChain() : nil
     }
 
     private func read(_ chain: DescriptorChain) -> [UInt8]? {

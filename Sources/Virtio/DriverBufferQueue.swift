@@ -127,7 +127,8 @@ public final class DriverBufferQueue {
     /// The next answer; `nil` when there is none.
     public func poll() throws(VirtioError) -> Completion? {
         guard !rings.isEmpty else { return nil }
-        let used = queue.reap()
+        // Under EVENT_IDX the device interrupts for the one answer that we name (virtio 1.3 §2.7.7).
+        let used = queue.reap() ?? (queue.requestInterrupts() ? queue.reap() : nil)
         if let error = queue.error { throw .queue(index, error) }
         guard let used, let slot = slots.removeValue(forKey: used.head) else { return nil }
         idle.append(slot.buffer)
