@@ -10,6 +10,8 @@ struct QueueTable: Equatable, Sendable {
         var isEnabled = false
         var indices = QueueIndices(lastAvailable: 0, lastUsed: 0)
         var isKicked = false
+        /// Reset by itself while the device runs: it may be enabled again.
+        var wasReset = false
     }
 
     private var queues: [Queue]
@@ -27,8 +29,9 @@ struct QueueTable: Equatable, Sendable {
     /// The largest of the largest sizes.
     var maximumSize: UInt16 { limits.max() ?? 0 }
 
-    /// All queues back to their defaults.
-    mutating func reset() {
+    /// All queues back to their defaults, which the device may have changed; their number stays.
+    mutating func reset(limits offered: [UInt16]) {
+        limits = limits.indices.map { offered.indices.contains($0) ? offered[$0] : 0 }
         queues = limits.map { Queue(size: $0) }
     }
 
@@ -91,8 +94,16 @@ struct QueueTable: Equatable, Sendable {
     }
 
     /// Enables a queue whose size and addresses are set; a second time is no error (AVQ-D-317).
-    mutating func enable(_ queue: UInt16, value: UInt16) throws(AdminError) {
+    /// Once the device runs, only a queue that was reset by itself can be enabled (AVQ-D-318).
+    mutating func enable(
+        _ queue: UInt16,
+        value: UInt16,
+        whileRunning isRunning: Bool = false
+    ) throws(AdminError) {
         let index = try index(queue)
+        if isRunning, !queues[index].isEnabled, !queues[index].wasReset {
+            throw AdminError(.badState)
+        }
         let addresses = queues[index].addresses
         guard value == 1, queues[index].size > 0, addresses.descriptorArea != 0,
             addresses.driverArea != 0, addresses.deviceArea != 0
@@ -101,9 +112,12 @@ struct QueueTable: Equatable, Sendable {
     }
 
     /// One queue back to its defaults (AVQ-D-318).
-    mutating func reset(_ queue: UInt16) throws(AdminError) {
+    mutating func reset(
+        _ queue: UInt16,
+        whileRunning isRunning: Bool = false
+    ) throws(AdminError) {
         let index = try index(queue)
-        queues[index] = Queue(size: limits[index])
+        queues[index] = Queue(size: limits[index], wasReset: isRunning)
     }
 
     /// Remembers a kick that came before DRIVER_OK (AVQ-D-319).
