@@ -21,6 +21,15 @@ public final class DMAArena {
         free = [0..<size]
     }
 
+    /// The pages of another arena as a device sees them that reaches them through a translation of
+    /// its own, at `deviceAddress`. Only one of the two arenas may give out buffers.
+    public init(sharing other: DMAArena, deviceAddress: UInt64) {
+        file = other.file
+        mapping = other.mapping
+        self.deviceAddress = deviceAddress
+        free = [0..<other.file.size]
+    }
+
     /// Takes `size` zeroed bytes aligned to `alignment` (a power of two, at least 64 is used);
     /// `nil` when there is no such hole.
     public func allocate(_ size: Int, alignment: Int = 64) -> DMABuffer? {
