@@ -48,8 +48,8 @@ struct DriverState: Sendable, Equatable {
         case map(RegionTable)
         /// Tell the device where the window is mapped.
         case acknowledge(generation: UInt32)
-        /// Hand the connection to the host.
-        case connect(RegionTable, [PeerQueueInformation.Queue])
+        /// Hand the connection to the host: the table, the queues, and what the peer agreed to.
+        case connect(RegionTable, [PeerQueueInformation.Queue], FeatureBits)
         /// Make every thread let go of the window; bounded.
         case quiesce
         /// Forget window and table.
@@ -70,13 +70,16 @@ struct DriverState: Sendable, Equatable {
     private(set) var phase = Phase.stopped
     /// Most queues of a peer that we can serve.
     let maximumQueues: Int
+    /// What we agreed on with the device: no peer may use more.
+    let features: FeatureBits
 
     private var table: RegionTable?
     private var queues = PeerQueueSet()
     private var hasAskedAgain = false
 
-    init(maximumQueues: Int) {
+    init(maximumQueues: Int, features: FeatureBits) {
         self.maximumQueues = maximumQueues
+        self.features = features
     }
 
     /// Takes one event in.
@@ -136,18 +139,24 @@ extension DriverState {
     }
 
     /// Nothing of a frame that cannot be read is used. One that was cut held information that is now
-    /// missing: OFF makes the device begin again, once until it made sense again (HI-G10).
+    /// missing (HI-G10).
     private mutating func badFrame(_ error: ControlFrameError) -> [Action] {
-        let report = Action.report(.refused(Refusal(error.id, error.description)))
         switch error {
         case .cut, .layout:
-            guard !hasAskedAgain, phase == .idle || phase == .mapping || phase == .informed
-            else { return [report] }
-            hasAskedAgain = true
-            return forget() + [.sendOff, report]
+            return askAgain(Refusal(error.id, error.description))
         case .unknown, .direction, .regionCount, .queueCount:
+            return refuse(error.id, error.description)
+        }
+    }
+
+    /// OFF makes the device, and with it the peer, begin again: once, until it made sense again.
+    private mutating func askAgain(_ refusal: Refusal) -> [Action] {
+        let report = Action.report(.refused(refusal))
+        guard !hasAskedAgain, phase == .idle || phase == .mapping || phase == .informed else {
             return [report]
         }
+        hasAskedAgain = true
+        return forget() + [.sendOff, report]
     }
 
     private mutating func memory(_ information: PeerMemoryInformation) -> [Action] {
@@ -158,7 +167,6 @@ extension DriverState {
             let checked = try RegionTable(checking: information)
             table = checked
             queues = PeerQueueSet()
-            hasAskedAgain = false
             phase = .mapping
             return [.map(checked)]
         } catch {
@@ -204,8 +212,21 @@ extension DriverState {
                 "\(queues.queues.count) queues described, \(queues.total ?? 0) announced"
             )
         }
+        guard let peerFeatures else {
+            return askAgain(Refusal("vpci/features", "the peer uses more than we took"))
+        }
         phase = .connected
-        return [.connect(table, queues.queues)]
+        hasAskedAgain = false
+        return [.connect(table, queues.queues, peerFeatures)]
+    }
+
+    /// What the peer agreed to: one set for all its queues, and no more than we know how to serve
+    /// (HI-G12). A device that says nothing of it means what it agreed on with us.
+    private var peerFeatures: FeatureBits? {
+        let stated = Set(queues.queues.map(\.features))
+        guard stated.count == 1, let bits = stated.first else { return nil }
+        let agreed = bits == 0 ? features : FeatureBits(rawValue: bits)
+        return agreed.isSubset(of: features) ? agreed : nil
     }
 
     private mutating func off() -> [Action] {

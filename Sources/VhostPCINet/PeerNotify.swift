@@ -43,13 +43,12 @@ final class PeerNotify {
     }
 
     /// The front-end gave another call eventfd. What was used before may be unannounced on the new
-    /// one, so it is signalled once (VU-B-14).
+    /// one: the back-end signals it once after this (VU-B-14).
     func replace(_ ring: Int, with call: FileDescriptor?) throws(Refusal) {
         guard ring >= 0, ring < count else { return }
         calls[ring] = call
         guard isConnected else { return }
         try point(ring, to: call)
-        if let call { EventFD.signal(call.rawValue) }
     }
 
     /// Signals every call eventfd once: doorbells that were rung while disconnected went nowhere.

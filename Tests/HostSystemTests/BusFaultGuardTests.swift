@@ -38,10 +38,4 @@ import Testing
         try mapping.populate(at: 0, length: 4096)
         #expect(throws: SystemError.self) { try mapping.populate(at: 0, length: 8192) }
     }
-
-    @Test func `HI-I12: a file shows whether it can still be shrunk`() throws {
-        #expect(try MemoryFile(name: "own", size: 4096).descriptor.isSealedAgainstShrinking)
-        #expect(try !foreignFile(4096).isSealedAgainstShrinking)
-        #expect(try !UnixSocket.pair().0.descriptor.isSealedAgainstShrinking)
-    }
 }

@@ -32,7 +32,11 @@ import VirtioSpec
         rig.feed(on)
         #expect(!rig.hasConnected)
         rig.feed(queues(0..<2, of: 2), on)
-        #expect(rig.actions.contains(.connect(table(generation: 2), entries(0..<2))))
+        #expect(
+            rig.actions.contains(
+                .connect(table(generation: 2), entries(0..<2), [.version1, .eventIndex])
+            )
+        )
     }
 
     // MARK: OFF
@@ -331,7 +335,7 @@ private func queues(_ indices: Range<UInt16>, of total: UInt32) -> DriverState.E
 }
 
 private struct Rig {
-    var state = DriverState(maximumQueues: 9)
+    var state = DriverState(maximumQueues: 9, features: [.version1, .eventIndex])
     var actions: [DriverState.Action] = []
 
     init() {

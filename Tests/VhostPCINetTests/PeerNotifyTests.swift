@@ -49,11 +49,10 @@ import Virtio
         #expect(counts() == [0, 0, 0, 0])
     }
 
-    @Test func `VU-B-14: another call descriptor is signalled once and takes over`() throws {
+    @Test func `VU-B-14: another call descriptor takes over at once`() throws {
         try notify.connect(descriptors)
         let other = try EventFD()
         try notify.replace(1, with: other.descriptor)
-        #expect(other.drain() == 1)
         doorbells.ring(notify.slot(ofRing: 1))
         #expect(other.drain() == 1)
         #expect(counts() == [0, 0, 0, 0])

@@ -1,0 +1,137 @@
+import GuestMemory
+import HostSystem
+import PCI
+import Testing
+import Virtio
+import VirtioSpec
+
+@testable import VhostPCINet
+
+/// Device and driver in one process: the device behind a PCI function, the driver on a transport,
+/// peers on a socket.
+final class LoopRig {
+    static let windowSize = 1 << 24
+
+    let loop: EventLoop
+    let window: Mapping
+    let doorbells: DoorbellTable
+    let device: VhostPCINetDevice
+    let function: VirtioPCIFunction
+    let bus: InProcessFunction
+    let transport: PCITransport
+    let host = RecordingHost()
+    let driver: VhostPCINetDriver
+    let path: String
+    private(set) var deviceEvents: [DeviceEvent] = []
+
+    init(
+        pairs: Int = 1,
+        slice: Int = 0,
+        windowSize: Int = LoopRig.windowSize,
+        options: VhostPCINetDevice.Options = VhostPCINetDevice.Options()
+    ) throws {
+        loop = try EventLoop()
+        window = try Mapping.anonymous(length: windowSize)
+        doorbells = try DoorbellTable(count: 2 * pairs + 2)
+        device = VhostPCINetDevice(
+            name: "test",
+            window: PeerWindowSlice(mapping: window, offset: slice),
+            doorbells: doorbells,
+            firstDoorbell: 1,
+            queuePairs: pairs,
+            loop: loop,
+            options: options
+        )
+        function = try VirtioPCIFunction(device: device)
+        bus = InProcessFunction(endpoint: function)
+        transport = try PCITransport(function: bus)
+        driver = VhostPCINetDriver(transport: transport, loop: loop, host: host)
+        path = TemporaryPath.socket()
+        device.report = { [weak self] in self?.deviceEvents.append($0) }
+        try device.listen(at: path)
+    }
+
+    deinit {
+        device.close()
+    }
+
+    /// A peer that connects now; nothing is negotiated yet.
+    func peer(rings: Int = 2) throws -> ScriptedPeer {
+        try ScriptedPeer(path: path, loop: loop, rings: rings)
+    }
+
+    /// Driver started, peer connected, ON.
+    func connected(rings: Int = 2, features: FeatureBits? = nil) throws -> ScriptedPeer {
+        if host.events.isEmpty { try driver.start() }
+        let peer = try peer(rings: rings)
+        try peer.connect(features: features)
+        try wait("ON") { self.host.connection != nil && self.device.phase == .connected }
+        return peer
+    }
+
+    /// Serves the loop until something is true.
+    func wait(
+        _ what: String,
+        milliseconds: UInt64 = 3000,
+        location: SourceLocation = #_sourceLocation,
+        until condition: () throws -> Bool
+    ) throws {
+        let deadline = Deadline(milliseconds: milliseconds)
+        while try !condition() {
+            guard !deadline.hasPassed else {
+                Issue.record("no \(what) after \(milliseconds) ms", sourceLocation: location)
+                throw TimedOut(what: what)
+            }
+            try loop.turn(limitMilliseconds: 5)
+        }
+    }
+
+    /// Serves the loop for a while.
+    func run(milliseconds: UInt64) throws {
+        let deadline = Deadline(milliseconds: milliseconds)
+        while !deadline.hasPassed { try loop.turn(limitMilliseconds: 5) }
+    }
+
+    func refusals() -> [String] {
+        deviceEvents.compactMap { if case .refused(let refusal) = $0 { refusal.id } else { nil } }
+    }
+
+    func forgetEvents() {
+        deviceEvents = []
+    }
+
+    struct TimedOut: Error {
+        let what: String
+    }
+}
+
+/// A host without threads: keeps what it is told.
+final class RecordingHost: PeerConnectionHost {
+    private(set) var connection: PeerConnection?
+    private(set) var connects = 0
+    private(set) var disconnects = 0
+    private(set) var events: [DriverEvent] = []
+    /// Runs while the driver waits for threads to let go.
+    var whileDisconnecting: (() -> Void)?
+
+    func peerConnected(_ connection: PeerConnection) {
+        #expect(self.connection == nil)
+        self.connection = connection
+        connects += 1
+    }
+
+    func peerDisconnecting() {
+        #expect(connection != nil)
+        whileDisconnecting?()
+        connection = nil
+        disconnects += 1
+    }
+
+    func driverReport(_ event: DriverEvent) {
+        events.append(event)
+    }
+
+    var refusals: [String] {
+        events.compactMap { if case .refused(let refusal) = $0 { refusal.id } else { nil } }
+    }
+}
