@@ -43,6 +43,20 @@ SHIM_INLINE void shim_store_relaxed_u64(void *p, uint64_t v) {
 SHIM_INLINE void shim_store_release_u64(void *p, uint64_t v) {
     __atomic_store_n((uint64_t *)p, v, __ATOMIC_RELEASE);
 }
+/// Unaligned, and still fetched once: behind the barrier the compiler knows nothing of where the
+/// value came from, so it cannot fetch it again.
+SHIM_INLINE uint64_t shim_load_unaligned_u64(const void *p) {
+    uint64_t v;
+    __builtin_memcpy(&v, p, sizeof v);
+    __asm__("" : "+r"(v));
+    return v;
+}
+SHIM_INLINE uint32_t shim_load_unaligned_u32(const void *p) {
+    uint32_t v;
+    __builtin_memcpy(&v, p, sizeof v);
+    __asm__("" : "+r"(v));
+    return v;
+}
 SHIM_INLINE uint8_t shim_fetch_or_u8(void *p, uint8_t v) {
     return __atomic_fetch_or((uint8_t *)p, v, __ATOMIC_RELAXED);
 }

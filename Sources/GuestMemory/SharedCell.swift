@@ -64,6 +64,18 @@ public enum SharedCell {
         unsafe shim_load_relaxed_u64(address)
     }
 
+    /// Reads 64 bits once, at any alignment.
+    @_semantics("no_performance_analysis") @inlinable @inline(__always)
+    public static func loadUnaligned64(_ address: UnsafeRawPointer) -> UInt64 {
+        unsafe shim_load_unaligned_u64(address)
+    }
+
+    /// Reads 32 bits once, at any alignment.
+    @_semantics("no_performance_analysis") @inlinable @inline(__always)
+    public static func loadUnaligned32(_ address: UnsafeRawPointer) -> UInt32 {
+        unsafe shim_load_unaligned_u32(address)
+    }
+
     /// Reads 64 bits; later accesses stay behind it.
     @_semantics("no_performance_analysis") @inlinable @inline(__always)
     public static func loadAcquire64(_ address: UnsafeRawPointer) -> UInt64 {

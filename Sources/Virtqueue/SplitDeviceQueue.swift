@@ -25,6 +25,8 @@ public struct SplitDeviceQueue: ~Copyable {
     var areas: SplitRingAreas
     /// Private copy of an indirect table while it is walked (HI-C11); absent without the feature.
     let scratch: UnsafeMutableRawPointer?
+    /// Pieces of the buffers that one packet is spread over, and a slot for its header.
+    let targets: UnsafeMutablePointer<Segment>
     let size: UInt16
     /// EVENT_IDX was negotiated.
     let usesEventIndex: Bool
@@ -72,6 +74,7 @@ public struct SplitDeviceQueue: ~Copyable {
         unsafe scratch =
             configuration.features.contains(.indirect)
             ? .allocate(byteCount: 16 * Int(configuration.size), alignment: 16) : nil
+        unsafe targets = .allocate(capacity: Self.mostTargets + 1)
         let used = unsafe SharedCell.loadRelaxed16(areas.used + SplitRingLayout.indexOffset)
         let isBehind = configuration.nextAvailable &- used <= configuration.size
         let start = isBehind ? used : configuration.nextAvailable
@@ -83,12 +86,41 @@ public struct SplitDeviceQueue: ~Copyable {
         fault = nil
     }
 
+    /// A queue that is not there: nothing ever arrives on it, and it takes nothing. It is a ring of
+    /// one entry in private zeroed memory, so that no packet path has to ask.
+    public static var absent: SplitDeviceQueue { SplitDeviceQueue() }
+
+    private init() {
+        let zeroes = UnsafeMutableRawPointer.allocate(byteCount: 64, alignment: 16)
+        unsafe zeroes.initializeMemory(as: UInt64.self, repeating: 0, count: 8)
+        unsafe areas = SplitRingAreas(absent: zeroes)
+        configuration = QueueConfiguration(
+            size: 1,
+            descriptorArea: 0,
+            driverArea: 0,
+            deviceArea: 0
+        )
+        memory = .empty
+        unsafe view = memory.view
+        size = 1
+        usesEventIndex = false
+        unsafe scratch = unsafe zeroes
+        unsafe targets = .allocate(capacity: Self.mostTargets + 1)
+        nextAvailable = 0
+        knownAvailable = 0
+        nextUsed = 0
+        publishedUsed = 0
+        notifiedUsed = 0
+        fault = nil
+    }
+
     deinit {
         unsafe scratch?.deallocate()
+        unsafe targets.deallocate()
     }
 
     /// Why the queue broke; `nil` while it runs.
-    public var error: QueueError? { fault?.error }
+    public var error: QueueError? { @_noLocks get { isBroken ? fault?.error : nil } }
 
     /// Chains taken and not yet returned to the driver's sight.
     public var inFlight: Int { Int(nextAvailable &- publishedUsed) }
@@ -98,6 +130,9 @@ public struct SplitDeviceQueue: ~Copyable {
         isBroken = true
         fault = reason
     }
+
+    /// Something was published since the last decision on a notification.
+    public var hasUnnotified: Bool { @_noLocks get { notifiedUsed != publishedUsed } }
 
     /// Stops the queue with what a walk found.
     @_noLocks

@@ -55,6 +55,13 @@ struct SplitRingAreas: BitwiseCopyable {
         )
     }
 
+    /// The areas of a ring of one entry at `zeroes`: 16, 8 and 16 bytes.
+    init(absent zeroes: UnsafeMutableRawPointer) {
+        unsafe descriptors = unsafe zeroes
+        unsafe available = unsafe zeroes + 16
+        unsafe used = unsafe zeroes + 32
+    }
+
     private static func resolve(
         _ view: MemoryView,
         _ address: UInt64,
