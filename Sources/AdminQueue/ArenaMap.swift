@@ -24,32 +24,34 @@ struct ArenaMap {
     }
 
     private(set) var entries: [Entry] = []
-    private let limits: MMUInformation
+    private let first: UInt64
+    private let last: UInt64
+
+    private static let page: UInt64 = 4096
+    /// Addresses above are left alone, so that no sum of two of them wraps.
+    private static let highest: UInt64 = .max / 2
 
     /// Takes what the device says of its MMU; `nil` when pages of 4096 bytes do not suit it or it
     /// can map nothing.
     init?(_ limits: MMUInformation) {
         let granule = limits.pageSizeMask & (~limits.pageSizeMask &+ 1)
-        guard granule > 0, granule <= 4096, limits.first <= limits.last else { return nil }
-        self.limits = limits
+        let last = min(limits.last, Self.highest)
+        guard granule > 0, granule <= Self.page, limits.first <= last else { return nil }
+        first = (max(Self.page, limits.first) + Self.page - 1) / Self.page * Self.page
+        self.last = last
     }
 
     /// Makes an arena over `backing` in the lowest hole, a page away from any other, so that a run
     /// over its end meets nothing; `nil` when there is no hole.
     mutating func add(_ backing: DMAArena) -> DMAArena? {
         let length = UInt64(backing.mapping.length)
-        let page: UInt64 = 4096
-        var first = max(page, limits.first)
-        guard first <= UInt64.max - page else { return nil }
-        first = (first + page - 1) / page * page
+        var first = first
         var place = 0
-        while place < entries.count, entries[place].record.first - first < length + page {
-            first = entries[place].record.last + 1 + page
+        while place < entries.count, entries[place].record.first - first < length + Self.page {
+            first = entries[place].record.last + 1 + Self.page
             place += 1
         }
-        guard length > 0, limits.last >= first, limits.last - first >= length - 1 else {
-            return nil
-        }
+        guard length > 0, last >= first, last - first >= length - 1 else { return nil }
         let arena = DMAArena(sharing: backing, deviceAddress: first)
         entries.insert(Entry(arena: arena, backing: backing), at: place)
         return arena

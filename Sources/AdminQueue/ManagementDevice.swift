@@ -187,7 +187,6 @@ public final class ManagementDevice: VirtioDevice, PeerWindowProvider {
     private func serveCommands() {
         for _ in 0..<limits.queueSize {
             guard let buffer = commands?.next() else { return }
-            onCommand?(buffer.readable)
             let answer = dialect.execute(buffer.readable, room: buffer.writableCount)
             if answer.isEmpty { incidents.count("admin/no-status") }
             commands?.complete(buffer, writing: answer)
@@ -198,9 +197,6 @@ public final class ManagementDevice: VirtioDevice, PeerWindowProvider {
             self?.serveCommands()
         }
     }
-
-    /// Called with each command before it is executed.
-    var onCommand: (([UInt8]) -> Void)?
 
     /// Everything that commands can change, for tests of commands that fail.
     var snapshot: Snapshot { Snapshot(model: model.snapshot, backlog: eventQueue.backlog) }

@@ -127,14 +127,19 @@ import Virtqueue
     }
 
     @Test func `AVQ-M-304: interrupts, then mappings, then queues, then DRIVER_OK`() throws {
-        let id = try driver.create(type: EchoDevice.type)
-        let recorder = CommandRecorder(rig, id)
-        _ = try EchoClient(driver.transport(for: id))
-        let order = recorder.opcodes.filter {
-            [.driverFeaturesSet, .bindQueue, .map, .queueAddressesSet, .queueEnable].contains($0)
+        let device = HostileManagement()
+        device.answer = { command in
+            command.opcode == .deviceFeaturesGet
+                ? [0] + HostileManagement.little(FeatureBits.version1.rawValue)
+                : HostileManagement.plain(command)
         }
-        #expect(order == [.driverFeaturesSet, .bindQueue, .map, .queueAddressesSet, .queueEnable])
-        #expect(recorder.opcodes.last { $0 == .statusSet || $0 == .queueEnable } == .statusSet)
+        let driver = try device.driver(rig.loop)
+        _ = try EchoClient(driver.transport(for: 1))
+        let order: [VirtualDeviceOpcode] = [
+            .driverFeaturesSet, .bindQueue, .map, .queueSizeSet, .queueAddressesSet, .queueEnable,
+        ]
+        #expect(device.opcodes.filter { order.contains($0) } == order)
+        #expect(device.opcodes.last { $0 == .statusSet || $0 == .queueEnable } == .statusSet)
     }
 
     @Test func `a queue outside the transport's arenas is refused before any command`() throws {

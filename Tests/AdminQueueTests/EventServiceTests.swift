@@ -1,0 +1,78 @@
+import GuestMemory
+import HostSystem
+import PCI
+import Testing
+import Virtio
+import VirtioSpec
+import Virtqueue
+
+@testable import AdminQueue
+
+@Suite struct EventServiceTests {
+    private let loop: EventLoop
+    private let device = HostileManagement()
+
+    init() throws {
+        loop = try EventLoop()
+    }
+
+    private func message(_ body: () throws -> Void) -> String {
+        do {
+            try body()
+            return "no error"
+        } catch {
+            return "\(error)"
+        }
+    }
+
+    @Test func `HI-A52: events of unknown kinds, queues and devices do no harm`() throws {
+        let driver = try device.driver(loop)
+        let transport = try driver.transport(for: 1)
+        let event = try transport.interrupt(1)
+        try transport.bindConfigurationVector(2)
+        var bytes = AdminEvent(.usedBuffer, virtualDeviceID: 1, index: 0xffff).bytes
+        device.sendEvent(bytes)
+        bytes[8] = 99
+        device.sendEvent(bytes)
+        device.sendEvent(AdminEvent(.usedBuffer, virtualDeviceID: 77).bytes)
+        device.sendEvent([])
+        device.sendEvent([1])
+        for _ in 0..<8 { try loop.turn(limitMilliseconds: 0) }
+        #expect(event.drain() == 0)
+        #expect(driver.reports.isEmpty)
+        #expect(try driver.list() == [])
+    }
+
+    @Test func `AVQ-D-324: after lost events everybody looks`() throws {
+        let driver = try device.driver(loop)
+        let transport = try driver.transport(for: 1)
+        let event = try transport.interrupt(1)
+        var lost = AdminEvent(.deviceAdded, virtualDeviceID: 9)
+        lost.lostCount = 2
+        device.sendEvent(lost.bytes)
+        try loop.turn(limitMilliseconds: 0)
+        #expect(event.drain() > 0)
+        #expect(driver.reports.contains { $0.contains("2 events") })
+    }
+
+    @Test func `HI-A52: a storm of events leaves other work its turn`() throws {
+        let driver = try device.driver(loop)
+        let transport = try driver.transport(for: 1)
+        try transport.bindConfigurationVector(2)
+        let event = try transport.interrupt(2)
+        for _ in 0..<1000 {
+            device.sendEvent(AdminEvent(.configurationChange, virtualDeviceID: 1).bytes)
+            try loop.turn(limitMilliseconds: 0)
+        }
+        #expect(event.drain() > 0)
+        #expect(try driver.list() == [])
+    }
+
+    @Test func `a device that says it is removed is gone for its driver`() throws {
+        let driver = try device.driver(loop)
+        let transport = try driver.transport(for: 1)
+        device.sendEvent(AdminEvent(.deviceRemoved, virtualDeviceID: 1).bytes)
+        try loop.turn(limitMilliseconds: 0)
+        #expect(message { _ = try transport.status() }.hasPrefix("pci/device-gone"))
+    }
+}
