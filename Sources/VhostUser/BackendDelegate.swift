@@ -11,9 +11,10 @@ public protocol BackendDelegate: AnyObject {
     /// connection. The message's reply is sent after `resume`.
     func backend(_ backend: Backend, quiesce resume: @escaping () -> Void)
 
-    /// Something changed, and no message is half-way: use this snapshot from now on. It comes once
-    /// for all messages of a turn of the event loop, and always after a `quiesce`. Rings that were
-    /// working and were not quiesced go on where they are (`PeerRing.continues`).
+    /// Features, memory or a started ring changed, and no message is half-way: use this snapshot
+    /// from now on. It comes once for all messages of a turn of the event loop, and always after a
+    /// `quiesce`: then every ring's `nextAvailable` is where the device left it. Without one, rings
+    /// that were working go on where they are (`PeerRing.continues`).
     func backend(_ backend: Backend, changed description: PeerDescription)
 
     /// The call descriptor of one ring was replaced while everything else stays; the back-end
@@ -24,8 +25,9 @@ public protocol BackendDelegate: AnyObject {
     /// before this returns; its files are closed afterwards.
     func backend(_ backend: Backend, disconnected reason: DisconnectReason)
 
-    /// The next available index of a stopped ring, for GET_VRING_BASE (VU-R-02): asked after
-    /// `quiesce` was resumed. `nil` when the ring was never worked on.
+    /// The next available index of a ring that was started in the last snapshot, asked right after
+    /// `quiesce` was resumed: it answers GET_VRING_BASE (VU-R-02) and stands in the next snapshot.
+    /// `nil` when the ring was never worked on.
     func backend(_ backend: Backend, nextAvailableOf ring: Int) -> UInt16?
 
     /// A request was refused, or a connection turned away or ended for a fault: for step lines. The

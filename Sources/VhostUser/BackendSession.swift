@@ -33,7 +33,7 @@ public struct BackendSession: Sendable {
     public struct Publication: Sendable {
         /// The snapshot to use from now on; `nil` when the last one still holds.
         public var snapshot: PeerDescription?
-        /// Rings whose call descriptor alone was replaced (VU-B-14).
+        /// Working rings whose call descriptor alone was replaced (VU-B-14).
         public var calls: [(ring: Int, call: FileDescriptor?)] = []
         /// New call descriptors of rings that went on working: each is to be signalled once after
         /// the device has taken it over, for used buffers that the old one may not have announced.
@@ -127,17 +127,15 @@ public struct BackendSession: Sendable {
         let new = state.description
         published = new
         var news = Publication()
-        for ring in new.rings where ring.isStarted {
-            guard let before = old.rings.first(where: { $0.index == ring.index }),
-                before.isStarted, before.call !== ring.call, let call = ring.call
-            else { continue }
-            news.signals.append(call)
+        let swapped = new.rings.filter { ring in
+            let before = old.rings.first { $0.index == ring.index }
+            return ring.isStarted && before?.isStarted == true && before?.call !== ring.call
         }
+        news.signals = swapped.compactMap(\.call)
         if isWithdrawn || !new.isSameButForCalls(as: old) {
             news.snapshot = new
         } else {
-            let changed = zip(old.rings, new.rings).filter { $0.call !== $1.call }
-            news.calls = changed.map { ($1.index, $1.call) }
+            news.calls = swapped.map { ($0.index, $0.call) }
         }
         isWithdrawn = false
         return news

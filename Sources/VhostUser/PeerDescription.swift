@@ -161,11 +161,15 @@ extension PeerDescription {
         }
     }
 
-    /// True when nothing differs but possibly call descriptors.
+    /// True when a device has nothing to learn from `other` but possibly call descriptors: features,
+    /// memory and the rings that are started are the same. Rings still being set up do not count,
+    /// or every message of their set-up would be news.
     func isSameButForCalls(as other: PeerDescription) -> Bool {
-        features == other.features && regions.count == other.regions.count
-            && rings.count == other.rings.count
+        let started = rings.filter(\.isStarted)
+        let others = other.rings.filter(\.isStarted)
+        return features == other.features && regions.count == other.regions.count
+            && started.count == others.count
             && zip(regions, other.regions).allSatisfy { $0.isSame(as: $1) }
-            && zip(rings, other.rings).allSatisfy { $0.isSameButForCall(as: $1) }
+            && zip(started, others).allSatisfy { $0.isSameButForCall(as: $1) }
     }
 }
