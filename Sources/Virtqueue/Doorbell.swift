@@ -32,6 +32,7 @@ public struct Doorbell: @unchecked Sendable, BitwiseCopyable {
     /// Rings once. False when there is nobody to ring or the counter is full (HI-D25): never waits.
     @inlinable
     @inline(__always)
+    @_noLocks
     @discardableResult
     public func ring() -> Bool {
         if let register = unsafe register {
