@@ -1,7 +1,9 @@
 /// How far the rings of a peer were worked on, from the used indices in the peer's own memory.
 ///
-/// Buffers are used in order and none is in flight once the driver let go, so as many available
-/// entries were taken as used entries were returned (VU-R-02).
+/// Buffers are used in order and none is in flight once the driver let go: the used index is then
+/// the next available one (VU-R-02). Entries that somebody before us took and never returned were
+/// taken again from the used index on (HI-I7), or skipped where it is out of reach, so that holds
+/// whatever the front-end's base was. Only a ring on which nothing was returned keeps that base.
 struct RingProgress: Equatable, Sendable {
     private struct Start: Equatable, Sendable {
         var nextAvailable: UInt16
@@ -22,7 +24,7 @@ struct RingProgress: Equatable, Sendable {
     /// Work on a ring ended with that used index in memory.
     mutating func end(_ ring: Int, used: UInt16) {
         guard let start = starts.removeValue(forKey: ring) else { return }
-        reached[ring] = start.nextAvailable &+ (used &- start.used)
+        reached[ring] = used == start.used ? start.nextAvailable : used
     }
 
     /// Rings that are being worked on.

@@ -271,7 +271,8 @@ public final class VhostPCINetDriver {
             return
         }
         restarts += 1
-        restart = loop.after(milliseconds: UInt64(10 << restarts)) { [weak self] in
+        restart = loop.after(milliseconds: min(500, UInt64(10) << UInt64(restarts))) {
+            [weak self] in
             guard let self else { return }
             restart = nil
             do throws(VirtioError) {

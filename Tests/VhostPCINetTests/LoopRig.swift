@@ -56,14 +56,18 @@ final class LoopRig {
     }
 
     /// A peer that connects now; nothing is negotiated yet.
-    func peer(rings: Int = 2) throws -> ScriptedPeer {
-        try ScriptedPeer(path: path, loop: loop, rings: rings)
+    func peer(rings: Int = 2, isSealed: Bool = true) throws -> ScriptedPeer {
+        try ScriptedPeer(path: path, loop: loop, rings: rings, isSealed: isSealed)
     }
 
     /// Driver started, peer connected, ON.
-    func connected(rings: Int = 2, features: FeatureBits? = nil) throws -> ScriptedPeer {
+    func connected(
+        rings: Int = 2,
+        features: FeatureBits? = nil,
+        isSealed: Bool = true
+    ) throws -> ScriptedPeer {
         if host.events.isEmpty { try driver.start() }
-        let peer = try peer(rings: rings)
+        let peer = try peer(rings: rings, isSealed: isSealed)
         try peer.connect(features: features)
         try wait("ON") { self.host.connection != nil && self.device.phase == .connected }
         return peer

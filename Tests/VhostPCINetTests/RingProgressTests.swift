@@ -10,11 +10,18 @@ import Testing
         #expect(progress.nextAvailable(1) == 42)
     }
 
-    @Test func `VU-R-02: entries that were lost before we came stay lost, not doubled`() {
+    @Test func `HI-I7: entries that were lost before us were taken again from the used index`() {
         var progress = RingProgress()
         progress.begin(1, nextAvailable: 15, used: 10)
         progress.end(1, used: 12)
-        #expect(progress.nextAvailable(1) == 17)
+        #expect(progress.nextAvailable(1) == 12)
+    }
+
+    @Test func `VU-R-03: a ring on which nothing was returned keeps the front-end's base`() {
+        var progress = RingProgress()
+        progress.begin(1, nextAvailable: 15, used: 10)
+        progress.end(1, used: 10)
+        #expect(progress.nextAvailable(1) == 15)
     }
 
     @Test func `VU-R-06: indices wrap at 65536`() {

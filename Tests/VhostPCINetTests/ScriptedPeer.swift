@@ -42,7 +42,7 @@ final class ScriptedPeer {
     ]
 
     let socket: UnixSocket
-    let file: MemoryFile
+    let file: FileDescriptor
     let memory: Mapping
     var regions: [Region]
     var kicks: [EventFD] = []
@@ -53,14 +53,16 @@ final class ScriptedPeer {
     private var received: [UInt8] = []
     private(set) var isClosed = false
 
-    init(path: String, loop: EventLoop, rings: Int = 2) throws {
+    /// `isSealed` decides whether the memory file can be truncated later.
+    init(path: String, loop: EventLoop, rings: Int = 2, isSealed: Bool = true) throws {
         self.loop = loop
         socket = try UnixSocket.connect(to: path)
-        file = try MemoryFile(name: "peer", size: Self.memorySize)
-        memory = try file.map()
-        regions = [
-            Region(guestAddress: Self.guestBase, file: file.descriptor, size: Self.memorySize)
-        ]
+        file =
+            isSealed
+            ? try MemoryFile(name: "peer", size: Self.memorySize).descriptor
+            : try PeerMemory.unsealed(size: UInt64(Self.memorySize))
+        memory = try Mapping.file(file, offset: 0, length: Self.memorySize)
+        regions = [Region(guestAddress: Self.guestBase, file: file, size: Self.memorySize)]
         for _ in 0..<rings {
             kicks.append(try EventFD())
             calls.append(try EventFD())
