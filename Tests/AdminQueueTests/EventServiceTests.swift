@@ -43,6 +43,37 @@ import Virtqueue
         #expect(try driver.list() == [])
     }
 
+    @Test func `an event of a queue rings the vector of that queue and no other`() throws {
+        let driver = try device.driver(loop)
+        let transport = try driver.transport(for: 1)
+        let events = [try transport.interrupt(0), try transport.interrupt(1)]
+        let arena = try transport.makeArena(size: 1 << 16)
+        var queues: [DriverBufferQueue] = []
+        for index in 0..<2 {
+            queues.append(
+                try DriverBufferQueue(
+                    transport: transport,
+                    queue: index,
+                    size: 8,
+                    bufferSize: 64,
+                    arena: arena,
+                    features: [],
+                    vector: UInt16(1 - index)
+                )
+            )
+        }
+        for queue in UInt16(0)..<2 {
+            device.sendEvent(AdminEvent(.usedBuffer, virtualDeviceID: 1, index: queue).bytes)
+            try loop.turn(limitMilliseconds: 0)
+            #expect(events[Int(queue)].drain() == 0)
+            #expect(events[1 - Int(queue)].drain() == 1)
+        }
+        try transport.reset()
+        device.sendEvent(AdminEvent(.usedBuffer, virtualDeviceID: 1, index: 0).bytes)
+        try loop.turn(limitMilliseconds: 0)
+        #expect(events[1].drain() == 0)
+    }
+
     @Test func `AVQ-D-324: after lost events everybody looks`() throws {
         let driver = try device.driver(loop)
         let transport = try driver.transport(for: 1)
