@@ -233,7 +233,7 @@ import Virtqueue
         let start = MonotonicClock.now
         let text = message { _ = try driver.create(type: .net) }
         #expect(text == "ctrl/timeout: no answer to VDEV CREATE")
-        #expect(MonotonicClock.now - start < 1_000_000_000)
+        #expect(MonotonicClock.now - start < 10_000_000_000)
         #expect(device.deactivations == 1)
         let count = device.commands.count
         #expect(message { _ = try driver.list() } == text)
