@@ -5,8 +5,9 @@ internal import HostSystem
 /// The time-stamp counter, the only clock a polling thread looks at, and how fast it runs.
 enum CycleClock {
     /// Cycles since some fixed point; the same on every CPU of a supported machine.
-    @inline(__always)
-    static var now: UInt64 { unsafe SharedCell.cycles() }
+    static var now: UInt64 {
+        @_noLocks @inline(__always) get { unsafe SharedCell.cycles() }
+    }
 
     /// Cycles in a second, measured once against the monotonic clock.
     static let hertz: UInt64 = {

@@ -27,7 +27,7 @@ struct MACTable: ~Copyable {
     }
 
     /// Entries that one search looks at.
-    static let window = 16
+    static var window: Int { @_noLocks get { 16 } }
 
     private let entries: UnsafeMutablePointer<Entry>
     private let occupancy: UnsafeMutablePointer<UInt32>
@@ -69,6 +69,7 @@ struct MACTable: ~Copyable {
     }
 
     /// Notes that `address` was the source of a frame that came in at `port`.
+    @_noLocks
     mutating func learn(_ address: UInt64, port: Int, now: UInt32) -> Learning {
         guard address & 1 == 0, address != 0, port >= 0, port < portLimit else { return .unusable }
         let base = home(address)
@@ -92,6 +93,7 @@ struct MACTable: ~Copyable {
     }
 
     /// The port where `address` was last heard, unless that is too long ago; -1 when unknown.
+    @_noLocks
     func lookup(_ address: UInt64, now: UInt32) -> Int {
         let base = home(address)
         var step = 0

@@ -40,12 +40,12 @@ struct TapPort: ~Copyable {
     // Safety: `frames` holds `ChainBurst.capacity` frames of `frameSize` bytes and `vectors` holds
     // `mostPieces`, both until deinit. `file` keeps the descriptor open.
     /// Longest frame: the largest MTU plus header and tag, so that none is ever cut.
-    static let frameSize = 65_536 + 64
+    static var frameSize: Int { 65_536 + 64 }
     /// Pieces that one writev(2) takes (UIO_MAXIOV).
-    static let mostPieces = 1024
+    static var mostPieces: Int { 1024 }
     /// Turns without a read after one that found nothing: an empty read costs as much as five
     /// packets of a peer.
-    static let restingTurns = 16
+    static var restingTurns: Int { 16 }
 
     private let frames: UnsafeMutableRawPointer
     private let pages: Mapping

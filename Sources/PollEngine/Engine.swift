@@ -1,0 +1,289 @@
+public import GuestMemory
+public import HostSystem
+internal import Synchronization
+
+/// The polling virtqueue engine: workers pinned to cores that move packets between ports.
+///
+/// One thread, the control thread, makes all calls. A port is added once and may be attached and
+/// detached any number of times while the workers run; its totals survive. A worker picks changes
+/// up between two turns and says so; nothing that it may still touch is freed before.
+///
+///     let engine = try Engine(mode: .switch, cores: [1])
+///     let port = try engine.addPort(name: "peer0", kind: .peer)
+///     try engine.attach(port, pairs: pairs, memory: table)
+///     …
+///     try engine.detach(port)
+///     try engine.stop()
+public final class Engine {
+    /// What the workers do with packets.
+    public let mode: ForwardingMode
+    /// What the workers do in turns without packets.
+    public let idle: IdleStrategy
+    /// Most ports.
+    public static var portLimit: Int { WorkerControl.capacity }
+    /// How long `detach` and `stop` wait for a worker: a turn takes microseconds, so this passes
+    /// only when the worker's CPU is taken away.
+    public static var patienceMilliseconds: UInt64 { 1000 }
+
+    private var workers: [Worker] = []
+    private var ports: [EnginePort] = []
+    private var isStopped = false
+
+    /// Starts one worker on each core.
+    ///
+    /// `packetSize` is the size of generated frames in bytes, `rate` their number a second and
+    /// port; without a rate every receive buffer is filled at once. Refuses cores that this process
+    /// may not use, and `switch` on several cores, which does not exist.
+    public init(
+        mode: ForwardingMode,
+        cores: [Int],
+        idle: IdleStrategy = .pause,
+        packetSize: Int = 64,
+        rate: UInt64? = nil
+    ) throws(EngineError) {
+        self.mode = mode
+        self.idle = idle
+        try Engine.check(mode, cores)
+        guard FrameGenerator.sizes.contains(packetSize) else {
+            throw .packetSize(packetSize, allowed: FrameGenerator.sizes)
+        }
+        if let rate, !(1...1_000_000_000).contains(rate) { throw .rate(rate) }
+        _ = CycleClock.hertz
+        for core in cores {
+            let plan = WorkerPlan(
+                core: core,
+                idle: idle,
+                packetSize: packetSize,
+                rate: rate,
+                tableKey: UInt64.random(in: .min ... .max)
+            )
+            do throws(EngineError) {
+                workers.append(try Worker(plan, mode: mode, startMilliseconds: 5000))
+            } catch {
+                for worker in workers { _ = worker.stop(milliseconds: Engine.patienceMilliseconds) }
+                throw error
+            }
+        }
+    }
+
+    deinit {
+        try? stop()
+    }
+
+    private static func check(_ mode: ForwardingMode, _ cores: [Int]) throws(EngineError) {
+        guard !cores.isEmpty else { throw .noCores }
+        for (index, core) in cores.enumerated() {
+            if cores[..<index].contains(core) { throw .repeatedCore(core) }
+            guard Topology.mayUse(cpu: core) else {
+                throw .unusableCore(core, usable: Topology.usableCPUs)
+            }
+        }
+        if mode == .switch, cores.count > 1 {
+            throw .notSupported("mode switch on \(cores.count) cores; give it one")
+        }
+    }
+
+    /// Adds a port that has no rings yet. Its name stands in reports and is its own.
+    public func addPort(name: String, kind: PortKind) throws(EngineError) -> PortID {
+        guard !isStopped else { throw .stopped }
+        guard ports.count < Engine.portLimit else { throw .tooManyPorts(limit: Engine.portLimit) }
+        guard !ports.contains(where: { $0.name == name }) else { throw .repeatedName(name) }
+        let id = PortID(ports.count)
+        ports.append(EnginePort(id, name: name, kind: kind))
+        return id
+    }
+
+    /// Adds a TAP interface that exists, as an uplink of the switch; it is attached at once.
+    @discardableResult
+    public func addTap(_ name: String) throws(EngineError) -> PortID {
+        let file: FileDescriptor
+        guard mode == .switch else { throw .notSupported("a TAP uplink in mode \(mode.rawValue)") }
+        do throws(TapError) {
+            file = try TapPort.open(name)
+        } catch {
+            throw .tap(error)
+        }
+        return try addTap(name, file)
+    }
+
+    /// Adds an uplink over an open descriptor that carries one frame a read and a write.
+    func addTap(_ name: String, _ file: FileDescriptor) throws(EngineError) -> PortID {
+        let id = try addPort(name: name, kind: .tap)
+        let worker = pickWorker(memoryNode: nil)
+        do throws(SystemError) {
+            let attachment = try PortAttachment(
+                slot: id.index,
+                tap: file,
+                workerNode: worker.node
+            )
+            try begin(ports[id.index], attachment, worker)
+        } catch {
+            ports.removeLast()
+            throw .system(error)
+        }
+        return id
+    }
+
+    /// Gives a port its queue pairs. When this returns a worker serves them, unless it is held up,
+    /// and then it will with its next turn.
+    ///
+    /// The pairs are handed over for good; `memory`, the table that their rings lie in, is kept
+    /// until the port is detached. The worker is one on the node of that memory where there is
+    /// such, the one with the fewest ports otherwise.
+    public func attach(
+        _ id: PortID,
+        pairs: consuming PortPairs,
+        memory: MemoryTable
+    ) throws(EngineError) {
+        guard !isStopped else { throw .stopped }
+        let port = try port(id)
+        guard port.kind == .peer else {
+            throw .wrongPort(port.name, why: "only a peer has queue pairs")
+        }
+        guard case .detached = port.link else { throw .attached(port.name) }
+        guard (1...PortPairs.limit).contains(pairs.count) else {
+            throw .pairCount(pairs.count, limit: PortPairs.limit)
+        }
+        let node = Engine.node(of: memory)
+        let worker = pickWorker(memoryNode: node)
+        do throws(SystemError) {
+            let attachment = try PortAttachment(
+                slot: id.index,
+                pairs: pairs,
+                memory: memory,
+                memoryNode: node,
+                workerNode: worker.node
+            )
+            try begin(port, attachment, worker)
+        } catch {
+            throw .system(error)
+        }
+    }
+
+    /// Takes a port's rings away. When this returns, no worker touches them or their memory.
+    ///
+    /// Throws `workerStuck` when the worker does not follow in time: the memory is then kept, and
+    /// the call may be repeated. A port that is not attached is no error.
+    public func detach(_ id: PortID) throws(EngineError) {
+        let port = try port(id)
+        let attachment: PortAttachment
+        let worker: Worker
+        let command: UInt64
+        switch port.link {
+        case .detached: return
+        case .attached(let kept, let server):
+            attachment = kept
+            worker = server
+            command = server.detach(kept, at: id.index)
+            port.link = .detaching(kept, server, command: command)
+        case .detaching(let kept, let server, let number):
+            attachment = kept
+            worker = server
+            command = number
+        }
+        let limit = Engine.patienceMilliseconds
+        guard worker.follows(command, milliseconds: limit) else {
+            throw .workerStuck(core: worker.core, port: port.name, milliseconds: limit)
+        }
+        port.end(attachment)
+    }
+
+    /// Wakes the worker of a port, should it sleep: a peer has kicked. Cheap, and never wrong.
+    public func wake(_ id: PortID) {
+        guard ports.indices.contains(id.index),
+            case .attached(_, let worker) = ports[id.index].link
+        else { return }
+        worker.control.wake.signal()
+    }
+
+    /// The eventfd that wakes the worker of a port, for transports that can signal it themselves;
+    /// `nil` while the port is not attached.
+    public func wakeDescriptor(of id: PortID) -> FileDescriptor? {
+        guard ports.indices.contains(id.index),
+            case .attached(_, let worker) = ports[id.index].link
+        else { return nil }
+        return worker.control.wake.descriptor
+    }
+
+    /// What has been done so far. Workers publish when they turn idle and every 64 turns.
+    public func snapshot() -> EngineReport {
+        EngineReport(
+            mode: mode,
+            cyclesPerSecond: CycleClock.hertz,
+            workers: workers.map { worker in
+                EngineReport.Worker(
+                    core: worker.core,
+                    node: worker.node,
+                    busyCycles: worker.control.busyCycles.load(ordering: .relaxed),
+                    idleCycles: worker.control.idleCycles.load(ordering: .relaxed),
+                    turns: worker.control.turns.load(ordering: .relaxed),
+                    emptyPolls: worker.control.emptyPolls.load(ordering: .relaxed),
+                    sleeps: worker.control.sleeps.load(ordering: .relaxed)
+                )
+            },
+            ports: ports.map { $0.report() }
+        )
+    }
+
+    /// Ends all workers, waits for them, then detaches all ports (HI-I25). Repeating it is no error.
+    ///
+    /// Throws `stopTimeout` when a worker does not end in time; it and all that it may touch are
+    /// then left in place.
+    public func stop() throws(EngineError) {
+        guard !isStopped else { return }
+        isStopped = true
+        let limit = Engine.patienceMilliseconds
+        var running: [Int] = []
+        for worker in workers where !worker.stop(milliseconds: limit) {
+            running.append(worker.core)
+        }
+        for port in ports {
+            switch port.link {
+            case .detached: break
+            case .attached(let attachment, let worker),
+                .detaching(let attachment, let worker, _):
+                if running.contains(worker.core) {
+                    _ = unsafe Unmanaged.passRetained(attachment)
+                } else {
+                    port.end(attachment)
+                }
+            }
+        }
+        guard running.isEmpty else { throw .stopTimeout(cores: running, milliseconds: limit) }
+    }
+
+    private func begin(
+        _ port: EnginePort,
+        _ attachment: PortAttachment,
+        _ worker: Worker
+    ) throws(SystemError) {
+        let command = try worker.attach(attachment, at: port.id.index)
+        port.begin(attachment, worker)
+        _ = worker.follows(command, milliseconds: Engine.patienceMilliseconds)
+    }
+
+    /// What the engine and its workers share, for tests of its lifetime.
+    var workerControls: [WorkerControl] { workers.map(\.control) }
+
+    private func port(_ id: PortID) throws(EngineError) -> EnginePort {
+        guard ports.indices.contains(id.index) else {
+            throw .wrongPort("#\(id.index)", why: "this engine has no such port")
+        }
+        return ports[id.index]
+    }
+
+    private func pickWorker(memoryNode: Int?) -> Worker {
+        let near = workers.filter { $0.node == memoryNode }
+        let candidates = near.isEmpty ? workers : near
+        guard let best = candidates.min(by: { $0.portCount < $1.portCount }) else {
+            preconditionFailure("an engine has a worker for each core, and at least one core")
+        }
+        return best
+    }
+
+    /// Node of the largest region's first page, where the kernel tells.
+    private static func node(of memory: MemoryTable) -> Int? {
+        guard let region = memory.all.max(by: { $0.size < $1.size }) else { return nil }
+        return unsafe try? Topology.node(ofAddress: region.base)
+    }
+}

@@ -1,0 +1,168 @@
+internal import GuestMemory
+internal import HostSystem
+internal import Synchronization
+
+/// Everything that a worker touches of one attached port, in pages of its own near the worker.
+///
+/// The control thread makes it, publishes `state`, and keeps it until the worker has acknowledged
+/// that it let go; only then it is freed, and with it the peer's memory table.
+@safe
+final class PortAttachment {
+    // Safety: `pages` holds state, record, ledger words and pairs, initialised from init to deinit.
+    let state: UnsafeMutablePointer<PortState>
+    let ledger: PortLedger
+    /// NUMA node of the peer's memory, where the kernel tells.
+    let memoryNode: Int?
+    /// Readable when the peer kicked.
+    let wakeups: [EventFD]
+    /// The descriptor of a TAP interface.
+    let tapFile: FileDescriptor?
+
+    private let pages: Mapping
+    private let memory: MemoryTable?
+    private let pairCount: Int
+
+    /// Takes over the queue pairs of a peer, 1 … `PortPairs.limit`.
+    init(
+        slot: Int,
+        pairs: consuming PortPairs,
+        memory: MemoryTable,
+        memoryNode: Int?,
+        workerNode: Int
+    ) throws(SystemError) {
+        var pairs = pairs
+        let count = pairs.count
+        precondition((1...PortPairs.limit).contains(count), "the engine checks the pair count")
+        var layout = Layout()
+        let place = Places(&layout, pairs: count)
+        pages = try PortAttachment.pages(layout.size, node: workerNode)
+        unsafe state = (pages.address + place.state).bindMemory(to: PortState.self, capacity: 1)
+        let rings = unsafe (pages.address + place.pairs).bindMemory(
+            to: PeerPort.self,
+            capacity: count
+        )
+        let receiveEnabled = pairs.receiveEnabled
+        let transmitEnabled = pairs.transmitEnabled
+        wakeups = pairs.wakeups
+        unsafe pairs.release(to: rings)
+        let record = unsafe PortAttachment.record(pages, place)
+        ledger = PortAttachment.ledger(pages, place)
+        unsafe state.initialize(
+            to: PortState(
+                slot: slot,
+                pairs: rings,
+                pairCount: count,
+                receiveEnabled: receiveEnabled,
+                transmitEnabled: transmitEnabled,
+                tap: nil,
+                record: record,
+                ledger: ledger
+            )
+        )
+        self.memory = memory
+        self.memoryNode = memoryNode
+        pairCount = count
+        tapFile = nil
+    }
+
+    /// Takes over an open TAP interface.
+    init(slot: Int, tap: FileDescriptor, workerNode: Int) throws(SystemError) {
+        var layout = Layout()
+        let place = Places(&layout, pairs: 1)
+        pages = try PortAttachment.pages(layout.size, node: workerNode)
+        unsafe state = (pages.address + place.state).bindMemory(to: PortState.self, capacity: 1)
+        let port = unsafe (pages.address + place.tap).bindMemory(to: TapPort.self, capacity: 1)
+        let rings = unsafe (pages.address + place.pairs).bindMemory(
+            to: PeerPort.self,
+            capacity: 1
+        )
+        let record = unsafe PortAttachment.record(pages, place)
+        ledger = PortAttachment.ledger(pages, place)
+        unsafe port.initialize(to: try TapPort(tap))
+        unsafe state.initialize(
+            to: PortState(
+                slot: slot,
+                pairs: rings,
+                pairCount: 0,
+                receiveEnabled: 1,
+                transmitEnabled: 1,
+                tap: port,
+                record: record,
+                ledger: ledger
+            )
+        )
+        wakeups = []
+        memory = nil
+        memoryNode = nil
+        pairCount = 0
+        tapFile = tap
+    }
+
+    deinit {
+        unsafe state.pointee.pairs.deinitialize(count: pairCount)
+        if let tap = unsafe state.pointee.tap { unsafe tap.deinitialize(count: 1) }
+        unsafe state.deinitialize(count: 1)
+    }
+
+    /// The counters to the last packet. Only when no worker uses the port any more.
+    var finalRecord: PortRecord {
+        unsafe state.pointee.publish()
+        return ledger.record
+    }
+
+    /// Offsets in the pages; every object starts on a line pair of its own.
+    private struct Layout {
+        var size = 0
+
+        mutating func take(_ bytes: Int) -> Int {
+            let start = size
+            size += (max(1, bytes) + 127) & ~127
+            return start
+        }
+    }
+
+    private struct Places {
+        let state: Int
+        let record: Int
+        let words: Int
+        let tap: Int
+        let pairs: Int
+
+        init(_ layout: inout Layout, pairs count: Int) {
+            state = layout.take(MemoryLayout<PortState>.stride)
+            record = layout.take(MemoryLayout<PortRecord>.stride)
+            words = layout.take(PortLedger.count * 8)
+            tap = layout.take(MemoryLayout<TapPort>.stride)
+            pairs = layout.take(count * MemoryLayout<PeerPort>.stride)
+        }
+    }
+
+    private static func pages(_ size: Int, node: Int) throws(SystemError) -> Mapping {
+        let mapping = try Mapping.anonymous(length: (size + 4095) & ~4095)
+        try Topology.prefer(node: node, for: mapping)
+        return mapping
+    }
+
+    private static func record(
+        _ pages: Mapping,
+        _ place: Places
+    ) -> UnsafeMutablePointer<PortRecord> {
+        let record = unsafe (pages.address + place.record).bindMemory(
+            to: PortRecord.self,
+            capacity: 1
+        )
+        unsafe record.initialize(to: PortRecord())
+        return unsafe record
+    }
+
+    private static func ledger(_ pages: Mapping, _ place: Places) -> PortLedger {
+        let words = unsafe (pages.address + place.words).bindMemory(
+            to: Atomic<UInt64>.self,
+            capacity: PortLedger.count
+        )
+        for index in 0..<PortLedger.count {
+            unsafe (words + index).initialize(to: Atomic<UInt64>(0))
+        }
+        return unsafe PortLedger(words)
+    }
+}
