@@ -113,7 +113,10 @@ let package = Package(
         ),
         .testTarget(
             name: "CommandTests",
-            dependencies: ["vhost-pci", histogram],
+            dependencies: [
+                "vhost-pci", "PollEngine", "VhostUser", "Virtqueue", "GuestMemory", "HostSystem",
+                "VirtioSpec", argumentParser, histogram,
+            ],
             swiftSettings: strict
         ),
         tests(

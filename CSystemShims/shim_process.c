@@ -63,6 +63,8 @@ int shim_spawn(const char *path, char *const arguments[], int output) {
     return error ? -error : pid;
 }
 
+int shim_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0 ? -errno : 0; }
+
 int shim_reap(int pid, int *status) {
     int raw;
     pid_t got;

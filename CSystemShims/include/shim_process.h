@@ -14,6 +14,8 @@ int shim_die_with_parent(int signal);
 /// standard error, has its standard output on `output` and /dev/null as input; all other
 /// descriptors are close-on-exec. Returns the pid or -errno.
 int shim_spawn(const char *path, char *const arguments[], int output);
+/// pipe2(2), both ends non-blocking and close-on-exec: `ends[0]` reads, `ends[1]` writes.
+int shim_pipe(int ends[2]);
 /// waitpid(WNOHANG): 1 and `*status` (exit code, or 128 + signal) when it ended, 0 when not yet.
 int shim_reap(int pid, int *status);
 

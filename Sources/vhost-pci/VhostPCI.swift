@@ -1,10 +1,29 @@
 import ArgumentParser
+import Glibc
 
 /// The command line's root.
 @main
 struct VhostPCI: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "vhost-pci",
-        abstract: "User-space virtio devices and drivers."
+        abstract: "User-space virtio devices and drivers.",
+        subcommands: [RunCommand.self, PeerCommand.self]
     )
+
+    /// Runs the command; exit status 0 done, 1 failed, 2 wrong usage, 3 refused for safety.
+    static func main() {
+        do {
+            var command = try parseAsRoot()
+            try command.run()
+        } catch {
+            let status = exitCode(for: error)
+            let text = fullMessage(for: error)
+            if status == .success {
+                StepReporter.write(text + "\n", to: STDOUT_FILENO)
+                Glibc.exit(0)
+            }
+            if !text.isEmpty { StepReporter.write(text + "\n", to: STDERR_FILENO) }
+            Glibc.exit(status == .validationFailure ? 2 : status.rawValue)
+        }
+    }
 }

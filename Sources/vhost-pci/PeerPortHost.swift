@@ -1,0 +1,101 @@
+import GuestMemory
+import HostSystem
+import PollEngine
+import VhostPCINet
+import VirtioSpec
+import Virtqueue
+
+/// Joins a vhost-pci-net driver to a port of the engine: rings are attached at ON and taken away,
+/// with the worker's word for it, at OFF.
+final class PeerPortHost: PeerConnectionHost {
+    private let engine: Engine
+    private let port: PortID
+    private let loop: EventLoop
+    private let report: (String) -> Void
+    private var wakeups: [EventLoop.Source] = []
+
+    init(
+        engine: Engine,
+        port: PortID,
+        loop: EventLoop,
+        report: @escaping (String) -> Void
+    ) {
+        self.engine = engine
+        self.port = port
+        self.loop = loop
+        self.report = report
+    }
+
+    func peerConnected(_ connection: PeerConnection) {
+        var pairs = PortPairs()
+        var seen = Set<Int>()
+        for ring in connection.rings where seen.insert(ring.index / 2).inserted {
+            let pair = connection.rings.filter { $0.index / 2 == ring.index / 2 }
+            let transmit = pair.first { $0.isPeerTransmit && $0.isStarted }
+            let receive = pair.first { !$0.isPeerTransmit && $0.isStarted }
+            guard transmit != nil || receive != nil else { continue }
+            do throws(QueueError) {
+                pairs.append(
+                    PeerPort(
+                        receive: try queue(transmit, connection.memory),
+                        transmit: try queue(receive, connection.memory),
+                        mergeable: connection.features.contains(.netMergeableBuffers),
+                        receiveDoorbell: transmit?.doorbell ?? .none,
+                        transmitDoorbell: receive?.doorbell ?? .none
+                    ),
+                    isReceiveEnabled: receive?.isEnabled ?? false,
+                    isTransmitEnabled: transmit?.isEnabled ?? false
+                )
+            } catch {
+                report("queue pair \(ring.index / 2): \(error.rawValue)")
+            }
+        }
+        guard pairs.count > 0 else { return }
+        do {
+            try engine.attach(port, pairs: pairs, memory: connection.memory)
+        } catch {
+            report("\(error)")
+            return
+        }
+        watchKicks(connection)
+    }
+
+    func peerDisconnecting() {
+        for wakeup in wakeups { loop.remove(wakeup) }
+        wakeups = []
+        do {
+            try engine.detach(port)
+        } catch {
+            // The window turns into zero pages next, never into nothing, so a worker that is late
+            // harms nobody's memory.
+            report("\(error)")
+        }
+    }
+
+    func driverReport(_ event: DriverEvent) {
+        report("\(event)")
+    }
+
+    private func queue(
+        _ ring: PeerRingSetup?,
+        _ memory: MemoryTable
+    ) throws(QueueError) -> SplitDeviceQueue? {
+        guard let ring else { return nil }
+        return try SplitDeviceQueue(ring.configuration, memory: memory)
+    }
+
+    /// A kick wakes a sleeping worker; a polling one asked not to be kicked.
+    private func watchKicks(_ connection: PeerConnection) {
+        for wakeup in connection.rings.compactMap(\.wakeup) {
+            let source = try? loop.watch(wakeup.descriptor) { [engine, port] in
+                _ = wakeup.drain()
+                engine.wake(port)
+            }
+            if let source {
+                wakeups.append(source)
+            } else {
+                report("kicks of a ring cannot be watched; its packets wait for the next turn")
+            }
+        }
+    }
+}

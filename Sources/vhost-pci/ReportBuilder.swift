@@ -1,0 +1,76 @@
+import PollEngine
+
+/// Puts the engine's counts and the own peers' findings into the form of the report.
+struct ReportBuilder {
+    let engine: EngineReport
+    /// Socket of each peer, by port name.
+    let paths: [String: String]
+    /// What the peer process of a port counted, by port name.
+    let summaries: [String: PeerTraffic.Summary]
+    let seconds: Double
+
+    /// The report; without a reason the verdict is `ok`.
+    func report(reasons: [String]) -> RunReport {
+        RunReport(
+            verdict: reasons.isEmpty ? .ok : .failed,
+            reasons: reasons,
+            mode: engine.mode.rawValue,
+            durationSeconds: seconds,
+            workers: engine.workers.map { worker in
+                RunReport.Worker(
+                    core: worker.core,
+                    node: worker.node,
+                    busyCycles: worker.busyCycles,
+                    idleCycles: worker.idleCycles,
+                    emptyPolls: worker.emptyPolls
+                )
+            },
+            ports: engine.ports.map(port)
+        )
+    }
+
+    private func port(_ port: EngineReport.Port) -> RunReport.Port {
+        let packets = port.received.packets + port.transmitted.packets
+        let bytes = port.received.bytes + port.transmitted.bytes
+        let isPeer = port.kind == .peer
+        let summary = summaries[port.name]
+        return RunReport.Port(
+            name: port.name,
+            kind: isPeer ? .peer : .tap,
+            path: isPeer ? paths[port.name] : port.name,
+            connections: isPeer ? UInt64(port.connections) : nil,
+            received: .init(packets: port.received.packets, bytes: port.received.bytes),
+            transmitted: .init(packets: port.transmitted.packets, bytes: port.transmitted.bytes),
+            lost: summary?.missing ?? port.drops["peer/no-buffer"] ?? 0,
+            mpps: seconds > 0 ? Double(packets) / seconds / 1e6 : nil,
+            gbitPerSecond: seconds > 0 ? Double(bytes) * 8 / seconds / 1e9 : nil,
+            latency: summary.flatMap(latency),
+            copiesPerPacket: copies(port),
+            kicks: isPeer ? .init(sent: port.kicksSent, suppressed: port.kicksSuppressed) : nil,
+            drops: port.drops.isEmpty ? nil : port.drops
+        )
+    }
+
+    private func latency(_ summary: PeerTraffic.Summary) -> RunReport.Latency? {
+        guard let p50 = summary.latencyP50, let p99 = summary.latencyP99,
+            let p999 = summary.latencyP999
+        else { return nil }
+        return RunReport.Latency(p50: p50, p99: p99, p999: p999)
+    }
+
+    /// Copies of a packet's bytes on its way through us: none into a sink, one into each port that
+    /// it leaves by.
+    private func copies(_ port: EngineReport.Port) -> Double? {
+        let handled = port.received.packets + port.generated
+        guard handled > 0 else { return nil }
+        switch engine.mode {
+        case .sink: return 0
+        case .source: return 1
+        case .echo: return Double(port.transmitted.packets) / Double(handled)
+        case .switch:
+            let forwarded =
+                handled + port.floodCopies - min(handled, port.drops.values.reduce(0, +))
+            return Double(forwarded) / Double(handled)
+        }
+    }
+}

@@ -1,0 +1,121 @@
+public import ArgumentParser
+import HostSystem
+import PollEngine
+
+extension IdleStrategy: ExpressibleByArgument {}
+
+extension ForwardingMode: ExpressibleByArgument {}
+
+/// A way out of the switch that is no peer.
+struct Uplink: ExpressibleByArgument {
+    /// Name of a TAP interface of this host.
+    let interface: String
+
+    init?(argument: String) {
+        let parts = argument.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+        guard parts.count == 2, parts[0] == "tap", !parts[1].isEmpty, parts[1].utf8.count < 16
+        else { return nil }
+        interface = String(parts[1])
+    }
+}
+
+/// A list of CPU numbers: "0", "0,2" or "0-3".
+struct CoreList: ExpressibleByArgument {
+    let cores: [Int]
+
+    init?(argument: String) {
+        var cores: [Int] = []
+        for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
+            let ends = part.split(separator: "-", omittingEmptySubsequences: false).map { Int($0) }
+            switch ends.count {
+            case 1:
+                guard let core = ends[0], core >= 0 else { return nil }
+                cores.append(core)
+            case 2:
+                guard let first = ends[0], let last = ends[1], first >= 0, first <= last,
+                    last - first < 1024
+                else { return nil }
+                cores += first...last
+            default:
+                return nil
+            }
+        }
+        guard !cores.isEmpty, Set(cores).count == cores.count else { return nil }
+        self.cores = cores
+    }
+}
+
+/// The options of `vhost-pci run`.
+struct RunOptions: ParsableArguments {
+    @Option(help: "What to drive: `emulated`, or a PCI address such as 0000:03:00.0.")
+    var device = "emulated"
+
+    @Option(
+        name: .customLong("peer"),
+        help: "Listen here for a vhost-user front-end (QEMU, DPDK). May be given several times."
+    )
+    var peers: [String] = []
+
+    @Option(help: "What to do with packets: sink, source, echo or switch.")
+    var mode: ForwardingMode?
+
+    @Option(
+        name: .customLong("uplink"),
+        help: "A further port of the switch, as tap:NAME. May be given several times."
+    )
+    var uplinks: [Uplink] = []
+
+    @Option(help: "CPUs for the workers, such as 1 or 0,2 or 0-3. Default: the last usable one.")
+    var cores: CoreList?
+
+    @Option(help: "Seconds to run. Default: until interrupted; 5 when no peer is given.")
+    var duration: Double?
+
+    @Option(help: "Bytes of the frames that `--mode source` makes, 60 to 1518.")
+    var packetSize = 64
+
+    @Option(help: "What a worker does when there is nothing to do: spin, pause or sleep.")
+    var idle = IdleStrategy.pause
+
+    @Flag(help: "Print the report as JSON on standard output, the steps on standard error.")
+    var json = false
+
+    func validate() throws {
+        if let duration, !(duration > 0 && duration <= 31_536_000) {
+            throw ValidationError("--duration takes seconds, more than 0 and at most a year")
+        }
+        guard (60...1518).contains(packetSize) else {
+            throw ValidationError("--packet-size takes 60 to 1518 bytes, not \(packetSize)")
+        }
+        guard Set(peers).count == peers.count else {
+            throw ValidationError("two --peer options name the same socket")
+        }
+        if !uplinks.isEmpty, let mode, mode != .switch {
+            throw ValidationError(
+                "--uplink needs --mode switch; \(mode.rawValue) has no second port"
+            )
+        }
+        if peers.isEmpty, let mode, mode != .switch {
+            throw ValidationError(
+                "--mode \(mode.rawValue) needs --peer PATH; without one the two own peers are switched"
+            )
+        }
+        if peers.isEmpty, !uplinks.isEmpty {
+            throw ValidationError(
+                "--uplink needs --peer PATH: the own peers talk to each other only"
+            )
+        }
+        for core in cores?.cores ?? [] where !Topology.mayUse(cpu: core) {
+            let usable = Topology.usableCPUs.map(String.init).joined(separator: ", ")
+            throw ValidationError(
+                "--cores: this process may not run on CPU \(core), only on \(usable)"
+            )
+        }
+    }
+
+    /// The mode, or what fits the other options: peers without a mode are switched.
+    var chosenMode: ForwardingMode { mode ?? .switch }
+
+    /// The CPUs, or the last usable one: the first carries most of a host's interrupts.
+    var chosenCores: [Int] { cores?.cores ?? [Topology.usableCPUs.last ?? 0] }
+}

@@ -1,0 +1,114 @@
+import GuestMemory
+import HostSystem
+import Testing
+import VhostUser
+import VirtioSpec
+import Virtqueue
+
+@testable import vhost_pci
+
+@Suite struct NetRingsTests {
+    /// A device that works both rings of a pair over the pair's own memory.
+    private struct Device: ~Copyable {
+        var receive: SplitDeviceQueue
+        var transmit: SplitDeviceQueue
+
+        /// Moves every sent frame into a receive buffer; returns how many.
+        mutating func loop(_ memory: MemoryTable, change: (inout [UInt8]) -> Void = { _ in }) -> Int
+        {
+            var count = 0
+            while let sent = transmit.takeChain() {
+                var bytes = sent.readable.flatMap { memory.read($0.address, Int($0.length)) ?? [] }
+                change(&bytes)
+                guard let room = receive.takeChain(), let first = room.writable.first,
+                    memory.write(bytes, at: first.address)
+                else { return count }
+                receive.release(head: room.head, written: UInt32(bytes.count))
+                transmit.release(head: sent.head, written: 0)
+                count += 1
+            }
+            return count
+        }
+    }
+
+    private func table(_ rings: NetRings) throws -> MemoryTable {
+        let region = unsafe MemoryRegion(
+            start: NetRings.guestAddress,
+            size: rings.region.size,
+            host: rings.mapping.address
+        )
+        return try MemoryTable([try #require(region)], owners: [rings.mapping])
+    }
+
+    private func frame(_ sequence: UInt64) -> TrafficFrame {
+        TrafficFrame(
+            destination: MACAddress(local: 1),
+            source: MACAddress(local: 2),
+            kind: .payload,
+            sequence: sequence,
+            received: 0,
+            sentAt: 0,
+            length: 60 + Int(sequence % 1459)
+        )
+    }
+
+    @Test func `frames come back whole and in order over many turns of the rings`() throws {
+        let rings = try NetRings(features: [.version1, .eventIndex])
+        let memory = try table(rings)
+        var device = Device(
+            receive: try SplitDeviceQueue(rings.configurations[0], memory: memory),
+            transmit: try SplitDeviceQueue(rings.configurations[1], memory: memory)
+        )
+        var next: UInt64 = 0
+        for round in 0..<40 {
+            let first = next
+            for sequence in first..<(first + 200) {
+                guard rings.canSend(), rings.send(frame(sequence)) else { break }
+                next += 1
+            }
+            #expect(next == first + 200, "round \(round)")
+            _ = rings.flushSent()
+            let moved = device.loop(memory)
+            #expect(moved == 200)
+            var expected = first
+            let arrived = rings.receive { arrived in
+                #expect(arrived == frame(expected))
+                expected += 1
+            }
+            #expect(arrived.count == 200)
+        }
+        #expect(rings.error == nil)
+    }
+
+    @Test func `no more frames are queued than there are buffers`() throws {
+        let rings = try NetRings(features: .version1)
+        var count: UInt64 = 0
+        while rings.canSend(), rings.send(frame(count)) { count += 1 }
+        #expect(count == UInt64(NetRings.ringSize))
+        #expect(!rings.send(frame(count)))
+    }
+
+    @Test func `a merged, short or changed frame is no frame`() throws {
+        let rings = try NetRings(features: .version1)
+        let memory = try table(rings)
+        var device = Device(
+            receive: try SplitDeviceQueue(rings.configurations[0], memory: memory),
+            transmit: try SplitDeviceQueue(rings.configurations[1], memory: memory)
+        )
+        let changes: [(inout [UInt8]) -> Void] = [
+            { $0[10] = 2 },
+            { $0 = Array($0.prefix(12)) },
+            { $0[40] ^= 1 },
+        ]
+        for change in changes {
+            #expect(rings.send(frame(1)))
+            _ = rings.flushSent()
+            let moved = device.loop(memory, change: change)
+            #expect(moved == 1)
+            var frames: [TrafficFrame?] = []
+            _ = rings.receive { frames.append($0) }
+            #expect(frames.count == 1 && frames[0] == nil)
+        }
+        #expect(rings.damagedHeaders == 2)
+    }
+}

@@ -1,0 +1,82 @@
+import ArgumentParser
+import PollEngine
+import Testing
+
+@testable import vhost_pci
+
+@Suite struct RunOptionsTests {
+    private func parse(_ arguments: String...) throws -> RunOptions {
+        guard let command = try VhostPCI.parseAsRoot(["run"] + arguments) as? RunCommand else {
+            throw ValidationError("not the run command")
+        }
+        return command.options
+    }
+
+    @Test func `without arguments the own peers are switched on the last usable CPU`() throws {
+        let options = try parse()
+        #expect(options.peers.isEmpty)
+        #expect(options.chosenMode == .switch)
+        #expect(options.chosenCores.count == 1)
+        #expect(options.duration == nil)
+        #expect(!options.json)
+    }
+
+    @Test func `all options are read`() throws {
+        let options = try parse(
+            "--peer",
+            "/tmp/a",
+            "--peer",
+            "/tmp/b",
+            "--mode",
+            "switch",
+            "--uplink",
+            "tap:uplink0",
+            "--cores",
+            "0",
+            "--duration",
+            "2.5",
+            "--idle",
+            "sleep",
+            "--json"
+        )
+        #expect(options.peers == ["/tmp/a", "/tmp/b"])
+        #expect(options.uplinks.map(\.interface) == ["uplink0"])
+        #expect(options.chosenCores == [0])
+        #expect(options.duration == 2.5)
+        #expect(options.json)
+    }
+
+    @Test(arguments: [
+        ["--duration", "0"], ["--duration", "-1"], ["--duration", "nan"], ["--duration", "1e12"],
+        ["--packet-size", "59"], ["--packet-size", "1519"], ["--mode", "flood"],
+        ["--mode", "sink"], ["--peer", "/tmp/a", "--peer", "/tmp/a"],
+        ["--uplink", "tap:x"], ["--peer", "/tmp/a", "--mode", "sink", "--uplink", "tap:x"],
+        ["--uplink", "eth0"], ["--uplink", "tap:"], ["--uplink", "tap:a-name-that-is-too-long"],
+        ["--cores", ""], ["--cores", "0,"], ["--cores", "0,0"], ["--cores", "1-0"],
+        ["--cores", "-1"], ["--cores", "x"], ["--cores", "0-999999"], ["--cores", "90000"],
+        ["--idle", "nap"], ["--unknown"], ["argument"],
+    ])
+    func `a wrong option is refused`(arguments: [String]) {
+        #expect(throws: (any Error).self) { try VhostPCI.parseAsRoot(["run"] + arguments) }
+    }
+
+    @Test(arguments: [
+        ("0", [0]), ("0,2", [0, 2]), ("1-3", [1, 2, 3]), ("4,0-1", [4, 0, 1]),
+    ])
+    func `a list of CPUs is read`(text: String, cores: [Int]) {
+        #expect(CoreList(argument: text)?.cores == cores)
+    }
+
+    @Test(arguments: ["vfio-user:/tmp/x", "vhost-user:/tmp/x"])
+    func `a target of a kind that does not exist yet is refused by name`(target: String) {
+        let error = #expect(throws: RunError.self) { try RunCommand.checkDevice(target) }
+        #expect(error?.description.hasPrefix("not supported: --device \(target)") == true)
+    }
+
+    @Test(arguments: ["nonsense", "", "0000:00", "emulated2"])
+    func `a target that is none is refused with an example`(target: String) {
+        let error = #expect(throws: RunError.self) { try RunCommand.checkDevice(target) }
+        #expect(error?.description.hasPrefix("pci/address: ") == true)
+        #expect(error?.description.contains("0000:03:00.0") == true)
+    }
+}
