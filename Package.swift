@@ -88,6 +88,11 @@ let package = Package(
         .systemLibrary(name: "CLinuxVirtio", path: "Tests/CLinuxVirtio"),
         tests("VirtioSpec", ["VirtioSpec", "CLinuxVirtio"]),
         .target(
+            name: "CAllocationCounter",
+            path: "Tests/CAllocationCounter",
+            cSettings: strictC
+        ),
+        .target(
             name: "RingSupport",
             dependencies: ["Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec"],
             path: "Tests/RingSupport",
@@ -123,6 +128,7 @@ let package = Package(
             "PollEngine",
             [
                 "PollEngine", "Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec", "RingSupport",
+                "CAllocationCounter",
             ]
         ),
     ]

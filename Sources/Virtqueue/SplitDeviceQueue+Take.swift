@@ -12,7 +12,7 @@ extension SplitDeviceQueue {
     public mutating func takeReadable(into burst: inout ChainBurst, limit: Int) -> Int {
         let count = availableChains(min(limit, ChainBurst.capacity &- burst.count))
         var taken = 0
-        var budget = Swift.max(Int(size), ChainBurst.capacity)
+        var budget = Swift.max(Int(size), 8 &* ChainBurst.capacity)
         while taken < count, budget > 0 {
             guard burst.segmentCount < burst.segmentCapacity else { break }
             let head = fetchHead(nextAvailable)

@@ -75,6 +75,23 @@ public final class RingRig {
         store16(configuration.deviceArea + 2, start)
     }
 
+    /// Both rings as a driver lays them down anew: empty, from `start` on.
+    public func reset(start: UInt16 = 0) {
+        unsafe pointer(configuration.driverArea).initializeMemory(
+            as: UInt8.self,
+            repeating: 0,
+            count: SplitRingLayout.driverAreaSize(configuration.size)
+        )
+        unsafe pointer(configuration.deviceArea).initializeMemory(
+            as: UInt8.self,
+            repeating: 0,
+            count: SplitRingLayout.deviceAreaSize(configuration.size)
+        )
+        available = start
+        storeIndex(start)
+        usedIndex = start
+    }
+
     /// Where an address is mapped; only for addresses inside one region.
     @unsafe
     public func pointer(_ address: UInt64) -> UnsafeMutableRawPointer {
