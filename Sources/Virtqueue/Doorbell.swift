@@ -33,7 +33,6 @@ public struct Doorbell: @unchecked Sendable, BitwiseCopyable {
     @_noLocks
     @inlinable
     @inline(__always)
-    @_noLocks
     @discardableResult
     public func ring() -> Bool {
         if let register = unsafe register {
