@@ -1,6 +1,28 @@
 import Glibc
 import HostSystem
 
+/// Descriptors this process has open: only for a process of its own, as other tests open and close too.
+func openDescriptorCount() -> Int {
+    guard let folder = unsafe opendir("/proc/self/fd") else { return -1 }
+    defer { unsafe closedir(folder) }
+    var count = 0
+    while unsafe readdir(folder) != nil { count += 1 }
+    return count
+}
+
+/// Mappings this process has: only for a process of its own.
+func mappingCount() -> Int {
+    guard let file = unsafe fopen("/proc/self/maps", "r") else { return -1 }
+    defer { unsafe fclose(file) }
+    var text = [UInt8](repeating: 0, count: 4096)
+    var lines = 0
+    while true {
+        let length = unsafe fread(&text, 1, text.count, file)
+        guard length > 0 else { return lines }
+        lines += text.prefix(length).count { $0 == 10 }
+    }
+}
+
 /// How many descriptors of this process are open on the same file or eventfd as `one`. Counting those
 /// of one file only, a test is not disturbed by others that run beside it.
 func openCount(sharing one: FileDescriptor) -> Int {
