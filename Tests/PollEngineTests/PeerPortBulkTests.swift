@@ -12,14 +12,14 @@ import Virtqueue
 
     /// A peer's two rings with a driver on each, and what it posts.
     private struct Peer: ~Copyable {
-        let transmitRig: RingRig
-        let receiveRig: RingRig
+        let transmitRig: SplitRingRig
+        let receiveRig: SplitRingRig
         var transmit: SplitDriverQueue
         var receive: SplitDriverQueue
 
         init(bufferSize: UInt32) throws {
-            let transmitRig = try RingRig(size: 256)
-            let receiveRig = try RingRig(size: 256)
+            let transmitRig = try SplitRingRig(size: 256)
+            let receiveRig = try SplitRingRig(size: 256)
             let transmit = try SplitDriverQueue(
                 transmitRig.configuration,
                 memory: transmitRig.table
@@ -28,7 +28,7 @@ import Virtqueue
             for index in 0..<UInt64(256) {
                 _ = receive.post(
                     DriverBuffer(
-                        address: RingRig.buffers + index * 4096,
+                        address: SplitRingRig.buffers + index * 4096,
                         length: bufferSize,
                         isWritable: true
                     )
@@ -72,7 +72,7 @@ import Virtqueue
         var source = try from.port(mergeable: true)
         var sink = try to.port(mergeable: true)
         for index in 0..<UInt64(256) {
-            from.transmitRig.write(witness, at: RingRig.buffers + index * 4096 + 12)
+            from.transmitRig.write(witness, at: SplitRingRig.buffers + index * 4096 + 12)
         }
         var burst = ChainBurst()
         var moved = 0
@@ -82,7 +82,7 @@ import Virtqueue
             for index in 0..<UInt64(32) {
                 _ = from.transmit.post(
                     DriverBuffer(
-                        address: RingRig.buffers + index * 4096,
+                        address: SplitRingRig.buffers + index * 4096,
                         length: 12 + frame,
                         isWritable: false
                     )
@@ -99,7 +99,7 @@ import Virtqueue
                 merged += 1
                 _ = to.receive.post(
                     DriverBuffer(
-                        address: RingRig.buffers + UInt64(used.head) * 4096,
+                        address: SplitRingRig.buffers + UInt64(used.head) * 4096,
                         length: bufferSize,
                         isWritable: true
                     )

@@ -10,8 +10,8 @@ import Virtqueue
     private static let header = [UInt8](repeating: 0, count: 12)
 
     private func port(
-        _ transmit: RingRig,
-        _ receive: RingRig,
+        _ transmit: SplitRingRig,
+        _ receive: SplitRingRig,
         mergeable: Bool = false,
         call: EventFD? = nil
     ) throws -> PeerPort {
@@ -27,10 +27,10 @@ import Virtqueue
 
     /// What a port makes of one packet of a peer: the frame and the counters.
     private func received(_ packet: [UInt8]) throws -> (frame: [UInt8]?, counters: PortCounters) {
-        let rig = try RingRig()
-        rig.write(packet, at: RingRig.buffers)
-        rig.offer(0, RingRig.buffers, UInt32(packet.count))
-        var port = try port(rig, RingRig())
+        let rig = try SplitRingRig()
+        rig.write(packet, at: SplitRingRig.buffers)
+        rig.offer(0, SplitRingRig.buffers, UInt32(packet.count))
+        var port = try port(rig, SplitRingRig())
         var burst = ChainBurst()
         #expect(port.receive(into: &burst, limit: 32) == 1)
         let isDropped = unsafe burst.entries[0].isDropped != 0
@@ -43,11 +43,11 @@ import Virtqueue
 
     @Test func `a packet crosses from one ring to the other without its header`() throws {
         let frame = (0..<64).map { UInt8($0) }
-        let transmit = try RingRig()
-        let receive = try RingRig()
-        transmit.write(Self.header + frame, at: RingRig.buffers)
-        transmit.offer(3, RingRig.buffers, 76)
-        receive.offer(5, RingRig.buffers, 2048, flags: SplitDescriptor.writeFlag)
+        let transmit = try SplitRingRig()
+        let receive = try SplitRingRig()
+        transmit.write(Self.header + frame, at: SplitRingRig.buffers)
+        transmit.offer(3, SplitRingRig.buffers, 76)
+        receive.offer(5, SplitRingRig.buffers, 2048, flags: SplitDescriptor.writeFlag)
         var port = try port(transmit, receive)
         var burst = ChainBurst()
         #expect(port.receive(into: &burst, limit: 32) == 1)
@@ -58,7 +58,7 @@ import Virtqueue
         port.finishReceive(burst)
         #expect(receive.usedElement(0) == (id: 5, length: 76))
         #expect(
-            receive.read(RingRig.buffers, 76) == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0] + frame
+            receive.read(SplitRingRig.buffers, 76) == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0] + frame
         )
         #expect(transmit.usedElement(0) == (id: 3, length: 0))
         #expect(port.counters.receivedPackets == 1)
@@ -70,15 +70,15 @@ import Virtqueue
     @Test(arguments: [1, 2, 3, 13, 64, 100, 1526])
     func `a packet is merged over as many buffers as it needs`(size: Int) throws {
         let frame = (0..<1514).map { UInt8(truncatingIfNeeded: $0 &* 7) }
-        let transmit = try RingRig()
-        let receive = try RingRig(size: 2048)
-        transmit.write(Self.header + frame, at: RingRig.buffers)
-        transmit.offer(0, RingRig.buffers, UInt32(12 + frame.count))
+        let transmit = try SplitRingRig()
+        let receive = try SplitRingRig(size: 2048)
+        transmit.write(Self.header + frame, at: SplitRingRig.buffers)
+        transmit.offer(0, SplitRingRig.buffers, UInt32(12 + frame.count))
         let needed = (1526 + size - 1) / size
         for head in 0..<needed {
             receive.offer(
                 UInt16(head),
-                RingRig.buffers + UInt64(head * size),
+                SplitRingRig.buffers + UInt64(head * size),
                 UInt32(size),
                 flags: SplitDescriptor.writeFlag
             )
@@ -89,7 +89,7 @@ import Virtqueue
         #expect(port.transmit(burst, from: 0, count: 1) == 1)
         port.finishTransmit()
         #expect(receive.usedIndex == UInt16(needed))
-        let merged = receive.read(RingRig.buffers, 1526)
+        let merged = receive.read(SplitRingRig.buffers, 1526)
         #expect(Array(merged.dropFirst(12)) == frame)
         #expect(Int(merged[10]) | Int(merged[11]) << 8 == needed)
         let lengths = (0..<needed).map { Int(receive.usedElement(UInt16($0)).length) }
@@ -98,19 +98,19 @@ import Virtqueue
     }
 
     @Test func `a merged packet without enough buffers takes none of them`() throws {
-        let transmit = try RingRig()
-        let receive = try RingRig()
-        transmit.write(Self.header + [UInt8](repeating: 1, count: 200), at: RingRig.buffers)
-        transmit.offer(0, RingRig.buffers, 212)
+        let transmit = try SplitRingRig()
+        let receive = try SplitRingRig()
+        transmit.write(Self.header + [UInt8](repeating: 1, count: 200), at: SplitRingRig.buffers)
+        transmit.offer(0, SplitRingRig.buffers, 212)
         let write = SplitDescriptor.writeFlag
-        receive.offer(0, RingRig.buffers, 100, flags: write)
+        receive.offer(0, SplitRingRig.buffers, 100, flags: write)
         var port = try port(transmit, receive, mergeable: true)
         var burst = ChainBurst()
         _ = port.receive(into: &burst, limit: 1)
         #expect(port.transmit(burst, from: 0, count: 1) == 0)
         port.finishTransmit()
         #expect(receive.usedIndex == 0)
-        receive.offer(1, RingRig.buffers + 100, 112, flags: write)
+        receive.offer(1, SplitRingRig.buffers + 100, 112, flags: write)
         #expect(port.transmit(burst, from: 0, count: 1) == 1)
         port.finishTransmit()
         #expect(receive.usedIndex == 2)
@@ -118,12 +118,12 @@ import Virtqueue
     }
 
     @Test func `a packet that no buffer can hold is skipped and the next one delivered`() throws {
-        let transmit = try RingRig()
-        let receive = try RingRig()
-        transmit.write(Self.header + [UInt8](repeating: 1, count: 200), at: RingRig.buffers)
-        transmit.offer(0, RingRig.buffers, 212)
-        transmit.offer(1, RingRig.buffers, 72)
-        receive.offer(0, RingRig.buffers, 100, flags: SplitDescriptor.writeFlag)
+        let transmit = try SplitRingRig()
+        let receive = try SplitRingRig()
+        transmit.write(Self.header + [UInt8](repeating: 1, count: 200), at: SplitRingRig.buffers)
+        transmit.offer(0, SplitRingRig.buffers, 212)
+        transmit.offer(1, SplitRingRig.buffers, 72)
+        receive.offer(0, SplitRingRig.buffers, 100, flags: SplitDescriptor.writeFlag)
         var port = try port(transmit, receive)
         var burst = ChainBurst()
         _ = port.receive(into: &burst, limit: 2)
@@ -152,16 +152,16 @@ import Virtqueue
     @Test(arguments: [1, 2, 5, 11])
     func `HI-A17: a header cut into small descriptors arrives whole`(step: Int) throws {
         let packet = Self.header + (0..<40).map { UInt8($0) }
-        let rig = try RingRig(size: 64)
+        let rig = try SplitRingRig(size: 64)
         var chain: [SplitDescriptor] = []
         for (number, start) in stride(from: 0, to: packet.count, by: step).enumerated() {
             let part = Array(packet[start..<min(start + step, packet.count)])
-            let address = RingRig.buffers + UInt64(number * 64)
+            let address = SplitRingRig.buffers + UInt64(number * 64)
             rig.write(part, at: address)
             chain.append(SplitDescriptor(address: address, length: UInt32(part.count)))
         }
         rig.offerChain(0, chain)
-        var port = try port(rig, RingRig())
+        var port = try port(rig, SplitRingRig())
         var burst = ChainBurst()
         #expect(port.receive(into: &burst, limit: 32) == 1)
         #expect(bytes(of: burst, 0) == Array(packet.dropFirst(12)))
@@ -200,11 +200,11 @@ import Virtqueue
     }
 
     @Test func `HI-A33: a frame above the largest size is dropped, the largest is not`() throws {
-        let rig = try RingRig()
-        rig.offer(0, RingRig.buffers, 12 + SplitDeviceQueue.longestPacket)
-        rig.offer(1, RingRig.buffers, 13 + SplitDeviceQueue.longestPacket)
-        rig.offer(2, RingRig.buffers, 0x10_0000)
-        var port = try port(rig, RingRig())
+        let rig = try SplitRingRig()
+        rig.offer(0, SplitRingRig.buffers, 12 + SplitDeviceQueue.longestPacket)
+        rig.offer(1, SplitRingRig.buffers, 13 + SplitDeviceQueue.longestPacket)
+        rig.offer(2, SplitRingRig.buffers, 0x10_0000)
+        var port = try port(rig, SplitRingRig())
         var burst = ChainBurst()
         #expect(port.receive(into: &burst, limit: 32) == 3)
         #expect(unsafe burst.entries[0].isDropped == 0)
@@ -213,13 +213,13 @@ import Virtqueue
     }
 
     @Test func `HI-G37: a hostile ring breaks its own pair and no other`() throws {
-        let bad = try RingRig()
-        let good = try RingRig()
+        let bad = try SplitRingRig()
+        let good = try SplitRingRig()
         bad.offer(0, 0x10, 64)
-        good.write(Self.header + [1, 2, 3], at: RingRig.buffers)
-        good.offer(0, RingRig.buffers, 15)
-        var first = try port(bad, RingRig())
-        var second = try port(good, RingRig())
+        good.write(Self.header + [1, 2, 3], at: SplitRingRig.buffers)
+        good.offer(0, SplitRingRig.buffers, 15)
+        var first = try port(bad, SplitRingRig())
+        var second = try port(good, SplitRingRig())
         var burst = ChainBurst()
         #expect(first.receive(into: &burst, limit: 32) == 0)
         #expect(first.error == .unmapped)
@@ -234,12 +234,12 @@ import Virtqueue
 
     @Test func `VPN-M-12: the peer is notified once a burst and only if it wants to be`() throws {
         let call = try EventFD()
-        let rig = try RingRig()
-        var port = try port(rig, RingRig(), call: call)
+        let rig = try SplitRingRig()
+        var port = try port(rig, SplitRingRig(), call: call)
         var burst = ChainBurst()
         for flags: UInt16 in [0, 1] {
             rig.driverFlags = flags
-            for head in UInt16(0)..<3 { rig.offer(head, RingRig.buffers, 64) }
+            for head in UInt16(0)..<3 { rig.offer(head, SplitRingRig.buffers, 64) }
             burst.clear()
             #expect(port.receive(into: &burst, limit: 32) == 3)
             port.finishReceive(burst)
@@ -262,10 +262,10 @@ import Virtqueue
         var burst = ChainBurst()
         #expect(port.receive(into: &burst, limit: 32) == 0)
         #expect(port.counters.emptyPolls == 1)
-        let source = try RingRig()
-        source.write(Self.header + [1, 2, 3], at: RingRig.buffers)
-        source.offer(0, RingRig.buffers, 15)
-        var other = try self.port(source, RingRig())
+        let source = try SplitRingRig()
+        source.write(Self.header + [1, 2, 3], at: SplitRingRig.buffers)
+        source.offer(0, SplitRingRig.buffers, 15)
+        var other = try self.port(source, SplitRingRig())
         #expect(other.receive(into: &burst, limit: 32) == 1)
         #expect(port.transmit(burst, from: 0, count: 1) == 0)
         port.finishTransmit()

@@ -12,7 +12,7 @@ import Virtqueue
         case broken(QueueError)
     }
 
-    private static let good = RingRig.base + 0x1000
+    private static let good = SplitRingRig.base + 0x1000
     private static let bad: UInt64 = 0x10
     private static let next = SplitDescriptor.nextFlag
     private static let write = SplitDescriptor.writeFlag
@@ -50,7 +50,9 @@ import Virtqueue
         return .broken(table[index].flags & 4 != 0 ? .indirectFeature : .loop)
     }
 
-    private func walk(_ rig: RingRig, _ table: [SplitDescriptor], _ head: Int) throws -> Outcome {
+    private func walk(_ rig: SplitRingRig, _ table: [SplitDescriptor], _ head: Int) throws
+        -> Outcome
+    {
         for (index, entry) in table.enumerated() { rig.setDescriptor(index, entry) }
         rig.setSlot(0, UInt16(head))
         var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
@@ -65,7 +67,7 @@ import Virtqueue
     }
 
     private func compare(_ size: Int, _ choices: [SplitDescriptor], heads: Range<Int>) throws {
-        let rig = try RingRig(size: UInt16(size), areas: [.init(RingRig.base, 0x2000)])
+        let rig = try SplitRingRig(size: UInt16(size), areas: [.init(SplitRingRig.base, 0x2000)])
         rig.storeIndex(1)
         var table = [SplitDescriptor](repeating: choices[0], count: size)
         var total = 1
@@ -131,15 +133,15 @@ import Virtqueue
         features: QueueFeatures
     ) throws {
         let size = 8
-        let rig = try RingRig(size: UInt16(size), features: features)
+        let rig = try SplitRingRig(size: UInt16(size), features: features)
         var driver = try SplitDriverQueue(rig.configuration, memory: rig.table)
         var device = try SplitDeviceQueue(rig.configuration, memory: rig.table)
-        let place = RingRig.buffers + 0x1000
+        let place = SplitRingRig.buffers + 0x1000
         for readable in 0...size {
             for writable in 0...(size - readable) where readable + writable > 0 {
                 let buffers = (0..<(readable + writable)).map { index in
                     DriverBuffer(
-                        address: RingRig.buffers + UInt64(index * 16),
+                        address: SplitRingRig.buffers + UInt64(index * 16),
                         length: UInt32(index + 1),
                         isWritable: index >= readable
                     )

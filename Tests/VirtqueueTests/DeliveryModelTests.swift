@@ -8,10 +8,15 @@ import Virtqueue
     private static let write = SplitDescriptor.writeFlag
 
     /// Puts packets into a burst of one segment or several each.
-    private func fill(_ burst: inout ChainBurst, _ packets: [[UInt8]], _ rig: RingRig, _ cut: Int) {
+    private func fill(
+        _ burst: inout ChainBurst,
+        _ packets: [[UInt8]],
+        _ rig: SplitRingRig,
+        _ cut: Int
+    ) {
         burst.clear()
         for (index, packet) in packets.enumerated() {
-            let base = RingRig.buffers + UInt64(index) * 4096
+            let base = SplitRingRig.buffers + UInt64(index) * 4096
             rig.write(packet, at: base)
             let first = burst.segmentCount
             for start in stride(from: 0, to: packet.count, by: cut) {
@@ -37,8 +42,8 @@ import Virtqueue
         seed: UInt64
     ) throws {
         var dice = Dice(seed)
-        let source = try RingRig()
-        let rig = try RingRig(size: 64, features: .indirect)
+        let source = try SplitRingRig()
+        let rig = try SplitRingRig(size: 64, features: .indirect)
         var driver = try SplitDriverQueue(rig.configuration, memory: rig.table)
         var device = try SplitDeviceQueue(rig.configuration, memory: rig.table)
         var chains: [UInt16: (address: UInt64, length: Int)] = [:]
@@ -52,7 +57,7 @@ import Virtqueue
                 // A chain of adjacent buffers, so that the driver can read it as one run.
                 let length = mergeable ? 1 + dice.below(400) : 1600
                 let pieces = 1 + dice.below(min(3, length))
-                let base = RingRig.buffers + UInt64(slot) * 4096
+                let base = SplitRingRig.buffers + UInt64(slot) * 4096
                 var at = 0
                 let buffers = (0..<pieces).map { index in
                     let part = index + 1 < pieces ? 1 + dice.below(length / pieces) : length - at
@@ -111,54 +116,54 @@ import Virtqueue
     }
 
     @Test func `HI-A14: a receive chain without a writable buffer breaks the ring`() throws {
-        let source = try RingRig()
+        let source = try SplitRingRig()
         var burst = ChainBurst()
         fill(&burst, [[1, 2, 3]], source, 99)
         var tally = DeliveryTally()
         for mergeable in [false, true] {
-            let rig = try RingRig()
-            rig.write([9, 9, 9], at: RingRig.buffers)
-            rig.offer(0, RingRig.buffers, 64)
+            let rig = try SplitRingRig()
+            rig.write([9, 9, 9], at: SplitRingRig.buffers)
+            rig.offer(0, SplitRingRig.buffers, 64)
             var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
             let done = queue.deliver(burst, from: 0, count: 1, mergeable: mergeable, tally: &tally)
             #expect(done == 0)
             #expect(queue.error == .noWritable)
-            #expect(rig.read(RingRig.buffers, 3) == [9, 9, 9])
+            #expect(rig.read(SplitRingRig.buffers, 3) == [9, 9, 9])
             queue.publishDelivered()
             #expect(rig.usedIndex == 0)
         }
     }
 
     @Test func `HI-A14: the readable part of a receive chain is not written`() throws {
-        let source = try RingRig()
+        let source = try SplitRingRig()
         var burst = ChainBurst()
         fill(&burst, [[1, 2, 3]], source, 99)
-        let rig = try RingRig()
-        rig.write([9, 9, 9, 9], at: RingRig.buffers)
+        let rig = try SplitRingRig()
+        rig.write([9, 9, 9, 9], at: SplitRingRig.buffers)
         rig.offerChain(
             0,
             [
-                SplitDescriptor(address: RingRig.buffers, length: 4),
-                SplitDescriptor(address: RingRig.buffers + 64, length: 64, flags: Self.write),
+                SplitDescriptor(address: SplitRingRig.buffers, length: 4),
+                SplitDescriptor(address: SplitRingRig.buffers + 64, length: 64, flags: Self.write),
             ]
         )
         var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
         var tally = DeliveryTally()
         #expect(queue.deliver(burst, from: 0, count: 1, mergeable: false, tally: &tally) == 1)
         queue.publishDelivered()
-        #expect(rig.read(RingRig.buffers, 4) == [9, 9, 9, 9])
-        #expect(rig.read(RingRig.buffers + 76, 3) == [1, 2, 3])
+        #expect(rig.read(SplitRingRig.buffers, 4) == [9, 9, 9, 9])
+        #expect(rig.read(SplitRingRig.buffers + 76, 3) == [1, 2, 3])
         #expect(rig.usedElement(0) == (id: 0, length: 15))
     }
 
-    @Test(arguments: [0, RingRig.base + 0x30_0000 - 10, UInt64.max - 5] as [UInt64])
+    @Test(arguments: [0, SplitRingRig.base + 0x30_0000 - 10, UInt64.max - 5] as [UInt64])
     func `HI-A7: a receive buffer outside memory breaks the ring unwritten`(address: UInt64) throws
     {
-        let source = try RingRig()
+        let source = try SplitRingRig()
         var burst = ChainBurst()
         fill(&burst, [[1, 2, 3]], source, 99)
         var tally = DeliveryTally()
-        let rig = try RingRig()
+        let rig = try SplitRingRig()
         rig.offer(0, address, 64, flags: Self.write)
         var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
         #expect(queue.deliver(burst, from: 0, count: 1, mergeable: true, tally: &tally) == 0)
@@ -167,12 +172,12 @@ import Virtqueue
     }
 
     @Test func `HI-A9: a receive buffer over two regions is filled in pieces`() throws {
-        let source = try RingRig()
+        let source = try SplitRingRig()
         var burst = ChainBurst()
         let packet = (0..<60).map { UInt8($0) }
         fill(&burst, [packet], source, 7)
-        let edge = RingRig.base + 0x1000
-        let rig = try RingRig(areas: [.init(RingRig.base, 0x1000), .init(edge, 0x1000)])
+        let edge = SplitRingRig.base + 0x1000
+        let rig = try SplitRingRig(areas: [.init(SplitRingRig.base, 0x1000), .init(edge, 0x1000)])
         rig.offer(0, edge - 30, 100, flags: Self.write)
         var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
         var tally = DeliveryTally()
@@ -183,13 +188,13 @@ import Virtqueue
     }
 
     @Test func `a ring of empty buffers holds no packet and stays alive`() throws {
-        let source = try RingRig()
+        let source = try SplitRingRig()
         var burst = ChainBurst()
         fill(&burst, [[1, 2, 3]], source, 99)
         for mergeable in [false, true] {
-            let rig = try RingRig(size: 4)
+            let rig = try SplitRingRig(size: 4)
             for head in UInt16(0)..<4 {
-                rig.offer(head, RingRig.buffers, 0, flags: Self.write)
+                rig.offer(head, SplitRingRig.buffers, 0, flags: Self.write)
             }
             var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
             var tally = DeliveryTally()
@@ -206,11 +211,11 @@ import Virtqueue
 
     @Test func `HI-A18: what changes in a receive descriptor after delivery has no effect`() throws
     {
-        let source = try RingRig()
+        let source = try SplitRingRig()
         var burst = ChainBurst()
         fill(&burst, [[1, 2, 3]], source, 99)
-        let rig = try RingRig()
-        rig.offer(6, RingRig.buffers, 64, flags: Self.write)
+        let rig = try SplitRingRig()
+        rig.offer(6, SplitRingRig.buffers, 64, flags: Self.write)
         var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
         var tally = DeliveryTally()
         #expect(queue.deliver(burst, from: 0, count: 1, mergeable: false, tally: &tally) == 1)

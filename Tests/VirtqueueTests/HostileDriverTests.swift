@@ -7,12 +7,14 @@ import Virtqueue
 /// Rows of hostile-inputs section A in which the driver of a ring is the hostile one; rows about
 /// headers of packets are in PeerPortTests, about set-up in QueueSetupTests.
 @Suite struct HostileDriverTests {
-    private static let buffers = RingRig.buffers
+    private static let buffers = SplitRingRig.buffers
     private static let write = SplitDescriptor.writeFlag
 
     /// Takes what a rig offers; the chains that came before a violation, and the queue's fault.
     /// A broken queue must stay broken, and must have returned nothing.
-    private func take(_ rig: RingRig, limit: Int = 32) throws -> (chains: [[UInt8]], QueueFault?) {
+    private func take(_ rig: SplitRingRig, limit: Int = 32) throws -> (
+        chains: [[UInt8]], QueueFault?
+    ) {
         var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
         var burst = ChainBurst()
         let taken = queue.takeReadable(into: &burst, limit: limit)
@@ -33,7 +35,7 @@ import Virtqueue
         return (chains, fault)
     }
 
-    private func expectBreak(_ error: QueueError, _ rig: RingRig) throws {
+    private func expectBreak(_ error: QueueError, _ rig: SplitRingRig) throws {
         let (chains, fault) = try take(rig)
         #expect(fault?.error == error)
         #expect(chains.isEmpty)
@@ -41,7 +43,7 @@ import Virtqueue
 
     @Test(arguments: [9, 10, 256, 0x7FFF, 0x8000, 0xFFFF] as [UInt16])
     func `HI-A1: an available index ahead by more than the ring breaks it`(ahead: UInt16) throws {
-        let rig = try RingRig(size: 8)
+        let rig = try SplitRingRig(size: 8)
         rig.storeIndex(ahead)
         let (_, fault) = try take(rig)
         #expect(fault?.error == .availableJump)
@@ -49,7 +51,7 @@ import Virtqueue
     }
 
     @Test func `HI-A1: an available index ahead by the whole ring is good`() throws {
-        let rig = try RingRig(size: 8)
+        let rig = try SplitRingRig(size: 8)
         for head in UInt16(0)..<8 { rig.offer(head, Self.buffers, 8) }
         let (chains, fault) = try take(rig)
         #expect(fault == nil)
@@ -57,7 +59,7 @@ import Virtqueue
     }
 
     @Test func `HI-A2: an available index that goes back breaks the ring`() throws {
-        let rig = try RingRig(size: 8)
+        let rig = try SplitRingRig(size: 8)
         for head in UInt16(0)..<4 { rig.offer(head, Self.buffers, 8) }
         var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
         var burst = ChainBurst()
@@ -68,7 +70,7 @@ import Virtqueue
     }
 
     @Test func `HI-A2: chains that were announced and not taken cannot be called back`() throws {
-        let rig = try RingRig(size: 8)
+        let rig = try SplitRingRig(size: 8)
         for head in UInt16(0)..<4 { rig.offer(head, Self.buffers, 8) }
         var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
         var burst = ChainBurst()
@@ -80,14 +82,14 @@ import Virtqueue
 
     @Test(arguments: [8, 9, 0x7FFF, 0xFFFF] as [UInt16])
     func `HI-A3: a head outside the table breaks the ring`(head: UInt16) throws {
-        let rig = try RingRig(size: 8)
+        let rig = try SplitRingRig(size: 8)
         rig.offer(head)
         try expectBreak(.headRange, rig)
     }
 
     @Test(arguments: [8, 9, 0x7FFF, 0xFFFF] as [UInt16])
     func `HI-A4: a next outside the table breaks the ring`(next: UInt16) throws {
-        let rig = try RingRig(size: 8)
+        let rig = try SplitRingRig(size: 8)
         rig.setDescriptor(
             0,
             SplitDescriptor(
@@ -103,7 +105,7 @@ import Virtqueue
 
     @Test(arguments: [1, 2, 3, 8])
     func `HI-A5: a chain that returns to itself breaks the ring`(length: Int) throws {
-        let rig = try RingRig(size: 8)
+        let rig = try SplitRingRig(size: 8)
         for index in 0..<length {
             rig.setDescriptor(
                 index,
@@ -120,7 +122,7 @@ import Virtqueue
     }
 
     @Test func `HI-A5: a chain of all descriptors is no loop`() throws {
-        let rig = try RingRig(size: 8)
+        let rig = try SplitRingRig(size: 8)
         rig.write((1...8).map { UInt8($0) }, at: Self.buffers)
         rig.offerChain(
             0,
@@ -133,7 +135,9 @@ import Virtqueue
 
     @Test func `HI-A6: a chain of 2^32 bytes breaks the ring, one byte less does not`() throws {
         let gigabyte = 1 << 30
-        let rig = try RingRig(areas: [.init(RingRig.base, 0x1000), .init(1 << 40, gigabyte)])
+        let rig = try SplitRingRig(areas: [
+            .init(SplitRingRig.base, 0x1000), .init(1 << 40, gigabyte),
+        ])
         for last in [UInt32(gigabyte), UInt32(gigabyte) - 1] {
             let parts = [UInt32](repeating: UInt32(gigabyte), count: 3) + [last]
             rig.offerChain(0, parts.map { SplitDescriptor(address: 1 << 40, length: $0) })
@@ -144,10 +148,13 @@ import Virtqueue
         }
     }
 
-    @Test(arguments: [0, 0x10, RingRig.base - 1, RingRig.base + 0x30_0000, 1 << 63] as [UInt64])
+    @Test(
+        arguments: [0, 0x10, SplitRingRig.base - 1, SplitRingRig.base + 0x30_0000, 1 << 63]
+            as [UInt64]
+    )
     func `HI-A7: a descriptor outside memory breaks the ring`(address: UInt64) throws {
         for flags in [0, Self.write] {
-            let rig = try RingRig()
+            let rig = try SplitRingRig()
             rig.offer(0, address, 8, flags: flags)
             let (_, fault) = try take(rig)
             #expect(fault?.error == .unmapped)
@@ -157,7 +164,7 @@ import Virtqueue
     }
 
     @Test func `HI-A7: chains before a bad one are taken, those behind it are not`() throws {
-        let rig = try RingRig()
+        let rig = try SplitRingRig()
         rig.write([1, 2], at: Self.buffers)
         rig.offer(0, Self.buffers, 2)
         rig.offer(1, 0x10, 2)
@@ -169,11 +176,13 @@ import Virtqueue
     }
 
     @Test func `VPN-M-09: memory without the right breaks the ring`() throws {
-        let rig = try RingRig(areas: [.init(RingRig.base, 0x1000), .init(0x1000, 0x1000, .read)])
+        let rig = try SplitRingRig(areas: [
+            .init(SplitRingRig.base, 0x1000), .init(0x1000, 0x1000, .read),
+        ])
         rig.offer(0, 0x1000, 8, flags: Self.write)
         try expectBreak(.unmapped, rig)
-        let readable = try RingRig(
-            areas: [.init(RingRig.base, 0x1000), .init(0x1000, 0x1000, .read)]
+        let readable = try SplitRingRig(
+            areas: [.init(SplitRingRig.base, 0x1000), .init(0x1000, 0x1000, .read)]
         )
         readable.offer(0, 0x1000, 8)
         #expect(try take(readable).1 == nil)
@@ -181,17 +190,17 @@ import Virtqueue
 
     @Test(arguments: [UInt64.max, UInt64.max - 6, UInt64(bitPattern: -4096)])
     func `HI-A8: address plus length above 64 bits breaks the ring`(address: UInt64) throws {
-        let rig = try RingRig()
+        let rig = try SplitRingRig()
         rig.offer(0, address, 8192)
         try expectBreak(.addressWrap, rig)
     }
 
     @Test func `HI-A9: a buffer over two adjacent regions is taken in pieces`() throws {
-        let rig = try RingRig(areas: [
-            .init(RingRig.base, 0x1000), .init(RingRig.base + 0x1000, 64),
+        let rig = try SplitRingRig(areas: [
+            .init(SplitRingRig.base, 0x1000), .init(SplitRingRig.base + 0x1000, 64),
         ])
-        rig.write([1, 2, 3, 4], at: RingRig.base + 0xFFE)
-        rig.offer(0, RingRig.base + 0xFFE, 4)
+        rig.write([1, 2, 3, 4], at: SplitRingRig.base + 0xFFE)
+        rig.offer(0, SplitRingRig.base + 0xFFE, 4)
         var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
         var burst = ChainBurst()
         #expect(queue.takeReadable(into: &burst, limit: 1) == 1)
@@ -200,19 +209,19 @@ import Virtqueue
     }
 
     @Test func `HI-A9: a buffer that runs into a hole breaks the ring`() throws {
-        let rig = try RingRig(areas: [
-            .init(RingRig.base, 0x1000), .init(RingRig.base + 0x2000, 64),
+        let rig = try SplitRingRig(areas: [
+            .init(SplitRingRig.base, 0x1000), .init(SplitRingRig.base + 0x2000, 64),
         ])
-        rig.offer(0, RingRig.base + 0xFFE, 4)
+        rig.offer(0, SplitRingRig.base + 0xFFE, 4)
         let (_, fault) = try take(rig)
         #expect(fault?.error == .unmapped)
-        #expect(fault?.address == RingRig.base + 0x1000)
+        #expect(fault?.address == SplitRingRig.base + 0x1000)
     }
 
     @Test func `HI-A10: a buffer may end with the last byte of a region and no later`() throws {
         for extra in [0, 1] as [UInt32] {
-            let rig = try RingRig()
-            let end = RingRig.base + 0x30_0000
+            let rig = try SplitRingRig()
+            let end = SplitRingRig.base + 0x30_0000
             rig.offer(0, end - 16, 16 + extra)
             let (chains, fault) = try take(rig)
             #expect(chains.count == Int(1 - extra))
@@ -221,7 +230,7 @@ import Virtqueue
     }
 
     @Test func `HI-A11: segments of length 0 are passed over and counted`() throws {
-        let rig = try RingRig()
+        let rig = try SplitRingRig()
         rig.write([1, 2, 3], at: Self.buffers)
         rig.offerChain(
             0,
@@ -244,13 +253,13 @@ import Virtqueue
     }
 
     @Test func `HI-A12: a length of 0 does not excuse a bad address`() throws {
-        let rig = try RingRig()
+        let rig = try SplitRingRig()
         rig.offer(0, 0x10, 0)
         try expectBreak(.unmapped, rig)
     }
 
     @Test func `HI-A13: a readable descriptor behind a writable one breaks the ring`() throws {
-        let rig = try RingRig()
+        let rig = try SplitRingRig()
         rig.offerChain(
             0,
             [
@@ -263,7 +272,7 @@ import Virtqueue
     }
 
     @Test func `HI-A14: writable descriptors of a transmit chain are left alone`() throws {
-        let rig = try RingRig()
+        let rig = try SplitRingRig()
         rig.write([1, 2, 3, 4, 5, 6], at: Self.buffers)
         rig.offerChain(
             0,
@@ -280,7 +289,7 @@ import Virtqueue
     }
 
     @Test func `HI-A18: what changes in a descriptor after it was taken has no effect`() throws {
-        let rig = try RingRig()
+        let rig = try SplitRingRig()
         rig.write([1, 2, 3], at: Self.buffers)
         rig.offer(0, Self.buffers, 3)
         var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
@@ -295,7 +304,7 @@ import Virtqueue
     }
 
     @Test func `VPN-M-10: every chain of a burst is checked by itself`() throws {
-        let rig = try RingRig()
+        let rig = try SplitRingRig()
         rig.offer(0, Self.buffers, 3)
         rig.offer(1, Self.buffers, 3)
         rig.offer(8)
@@ -304,75 +313,8 @@ import Virtqueue
         #expect(fault?.error == .headRange)
     }
 
-    @Test func `HI-A20: one poll takes at most a ring's worth, the next goes on`() throws {
-        let rig = try RingRig(size: 8)
-        var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
-        var burst = ChainBurst()
-        for _ in 0..<3 {
-            for head in UInt16(0)..<8 { rig.offer(head, Self.buffers, 3) }
-            burst.clear()
-            #expect(queue.takeReadable(into: &burst, limit: .max) == 8)
-            queue.releaseTaken(burst)
-        }
-        #expect(queue.error == nil)
-        let long = try RingRig(size: 256)
-        for head in UInt16(0)..<256 { long.offer(head, Self.buffers, 3) }
-        var other = try SplitDeviceQueue(long.configuration, memory: long.table)
-        burst.clear()
-        #expect(other.takeReadable(into: &burst, limit: .max) == ChainBurst.capacity)
-        #expect(other.takeReadable(into: &burst, limit: .max) == 0)
-    }
-
-    @Test func `HI-A21: more chains in flight than entries break the ring`() throws {
-        let rig = try RingRig(size: 8)
-        for head in UInt16(0)..<8 { rig.offer(head, Self.buffers, 3) }
-        var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
-        var burst = ChainBurst()
-        #expect(queue.takeReadable(into: &burst, limit: 32) == 8)
-        #expect(queue.inFlight == 8)
-        rig.offer(0, Self.buffers, 3)
-        #expect(queue.takeReadable(into: &burst, limit: 8) == 0)
-        #expect(queue.error == .inFlight)
-    }
-
-    @Test func `HI-A21: the largest ring may be in flight whole`() throws {
-        let rig = try RingRig(size: 32768)
-        var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
-        rig.setDescriptor(0, SplitDescriptor(address: Self.buffers, length: 3))
-        for index in 0..<32768 { rig.setSlot(UInt16(index), 0) }
-        rig.storeIndex(32768)
-        var burst = ChainBurst()
-        for _ in 0..<1024 {
-            burst.clear()
-            #expect(queue.takeReadable(into: &burst, limit: 32) == 32)
-        }
-        #expect(queue.inFlight == 32768)
-        burst.clear()
-        #expect(queue.takeReadable(into: &burst, limit: 32) == 0)
-        #expect(queue.error == nil)
-        rig.storeIndex(32769)
-        #expect(queue.takeReadable(into: &burst, limit: 32) == 0)
-        #expect(queue.error == .inFlight)
-    }
-
-    @Test func `HI-A22: a head offered twice is served twice and in order`() throws {
-        let rig = try RingRig(size: 8)
-        rig.write([1, 2, 3], at: Self.buffers)
-        rig.offer(4, Self.buffers, 3)
-        rig.offer(4)
-        var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
-        var burst = ChainBurst()
-        #expect(queue.takeReadable(into: &burst, limit: 32) == 2)
-        #expect(bytes(of: burst, 0) == bytes(of: burst, 1))
-        queue.releaseTaken(burst)
-        #expect(rig.usedIndex == 2)
-        #expect(rig.usedElement(0).id == 4)
-        #expect(rig.usedElement(1).id == 4)
-        #expect(queue.error == nil)
-    }
-
     @Test func `HI-A26: buffers over the ring itself do no harm`() throws {
-        let rig = try RingRig(size: 8)
+        let rig = try SplitRingRig(size: 8)
         let areas = rig.configuration
         rig.offer(0, areas.descriptorArea, 128)
         rig.offer(1, areas.driverArea, 22)
@@ -383,7 +325,7 @@ import Virtqueue
     }
 
     @Test func `HI-A35: memory stays mapped for as long as a queue may copy`() throws {
-        var rig: RingRig? = try RingRig()
+        var rig: SplitRingRig? = try SplitRingRig()
         rig?.write([7, 8, 9], at: Self.buffers)
         rig?.offer(0, Self.buffers, 3)
         weak let table = rig?.table

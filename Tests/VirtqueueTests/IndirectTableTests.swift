@@ -6,19 +6,19 @@ import Virtqueue
 
 /// Rows of hostile-inputs section C.
 @Suite struct IndirectTableTests {
-    private static let table = RingRig.buffers
-    private static let bytes = RingRig.buffers + 0x8000
+    private static let table = SplitRingRig.buffers
+    private static let bytes = SplitRingRig.buffers + 0x8000
     private static let next = SplitDescriptor.nextFlag
     private static let indirect = SplitDescriptor.indirectFlag
 
-    private func rig(size: UInt16 = 8, features: QueueFeatures = .indirect) throws -> RingRig {
-        let rig = try RingRig(size: size, features: features)
+    private func rig(size: UInt16 = 8, features: QueueFeatures = .indirect) throws -> SplitRingRig {
+        let rig = try SplitRingRig(size: size, features: features)
         rig.write((0..<64).map { UInt8($0) }, at: Self.bytes)
         return rig
     }
 
     /// Lays down a table of one-byte buffers, linked in order.
-    private func lay(_ rig: RingRig, _ count: Int, at table: UInt64 = table) {
+    private func lay(_ rig: SplitRingRig, _ count: Int, at table: UInt64 = table) {
         for index in 0..<count {
             rig.setEntry(
                 table + UInt64(16 * index),
@@ -33,7 +33,7 @@ import Virtqueue
     }
 
     private func offer(
-        _ rig: RingRig,
+        _ rig: SplitRingRig,
         length: UInt32,
         flags: UInt16 = indirect,
         at table: UInt64 = table
@@ -41,7 +41,7 @@ import Virtqueue
         rig.offer(0, table, length, flags: flags)
     }
 
-    private func take(_ rig: RingRig) throws -> (chain: [UInt8]?, error: QueueError?) {
+    private func take(_ rig: SplitRingRig) throws -> (chain: [UInt8]?, error: QueueError?) {
         var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
         var burst = ChainBurst()
         let taken = queue.takeReadable(into: &burst, limit: 32)
@@ -154,10 +154,10 @@ import Virtqueue
 
     @Test(arguments: [8, 16, 24] as [UInt64])
     func `HI-C9: a table over two regions is copied in pieces`(before: UInt64) throws {
-        let edge = RingRig.base + 0x1000
-        let rig = try RingRig(
+        let edge = SplitRingRig.base + 0x1000
+        let rig = try SplitRingRig(
             features: .indirect,
-            areas: [.init(RingRig.base, 0x1000), .init(edge, 0x1000)]
+            areas: [.init(SplitRingRig.base, 0x1000), .init(edge, 0x1000)]
         )
         rig.write([7, 8, 9], at: edge + 0x800)
         for index in 0..<3 as Range<UInt64> {
@@ -182,7 +182,7 @@ import Virtqueue
     @Test func `HI-C9: a table that runs out of memory breaks the ring by its whole length`() throws
     {
         let rig = try rig()
-        let end = RingRig.base + 0x30_0000
+        let end = SplitRingRig.base + 0x30_0000
         lay(rig, 1, at: end - 16)
         offer(rig, length: 32, at: end - 16)
         #expect(try take(rig).error == .unmapped)
@@ -237,7 +237,7 @@ import Virtqueue
         rig.setEntry(Self.table, whole)
         offer(rig, length: 16)
         offer(rig, length: 16)
-        let source = try RingRig()
+        let source = try SplitRingRig()
         source.write([UInt8](repeating: 0xFF, count: 40), at: Self.bytes)
         source.offer(0, Self.bytes, 40)
         var other = try SplitDeviceQueue(source.configuration, memory: source.table)

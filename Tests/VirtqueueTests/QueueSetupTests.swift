@@ -30,14 +30,14 @@ import Virtqueue
 
     @Test(arguments: [0, 3, 6, 7, 12, 255, 257, 32767, 32769, 0xFFFF] as [UInt16])
     func `HI-A23: a size that is no power of two is refused`(size: UInt16) throws {
-        let rig = try RingRig()
+        let rig = try SplitRingRig()
         var configuration = rig.configuration
         configuration.size = size
         #expect(refusal(of: configuration, rig.table) == .size)
     }
 
     @Test func `HI-A23: a size above the queue's maximum is refused`() throws {
-        let rig = try RingRig(size: 512)
+        let rig = try SplitRingRig(size: 512)
         #expect(throws: QueueError.size) {
             _ = try SplitDeviceQueue(rig.configuration, memory: rig.table, maximumSize: 256).error
         }
@@ -51,12 +51,12 @@ import Virtqueue
 
     @Test(arguments: [1, 2, 4, 8, 4096, 32768] as [UInt16])
     func `every power of two up to 32768 is a size`(size: UInt16) throws {
-        let rig = try RingRig(size: size, features: .eventIndex)
+        let rig = try SplitRingRig(size: size, features: .eventIndex)
         #expect(refusal(of: rig.configuration, rig.table) == nil)
     }
 
     @Test func `HI-A24: an area that is not aligned is refused`() throws {
-        let rig = try RingRig()
+        let rig = try SplitRingRig()
         for offset in [1, 2, 4, 8] as [UInt64] {
             var configuration = rig.configuration
             configuration.descriptorArea += offset
@@ -73,13 +73,13 @@ import Virtqueue
     }
 
     @Test func `HI-A25: an area outside memory or over its end is refused`() throws {
-        let rig = try RingRig()
-        let end = RingRig.base + 0x30_0000
+        let rig = try SplitRingRig()
+        let end = SplitRingRig.base + 0x30_0000
         let changes: [(inout QueueConfiguration) -> Void] = [
             { $0.descriptorArea = 0 },
             { $0.descriptorArea = end - 112 },
             { $0.descriptorArea = UInt64.max - 15 },
-            { $0.driverArea = RingRig.base - 2 },
+            { $0.driverArea = SplitRingRig.base - 2 },
             { $0.driverArea = end - 18 },
             { $0.deviceArea = end },
             { $0.deviceArea = end - 64 },
@@ -97,16 +97,16 @@ import Virtqueue
     }
 
     @Test func `HI-A25: an area over two regions is refused`() throws {
-        let rig = try RingRig(
-            areas: [.init(RingRig.base, 0x1000), .init(RingRig.base + 0x1000, 0x1000)]
+        let rig = try SplitRingRig(
+            areas: [.init(SplitRingRig.base, 0x1000), .init(SplitRingRig.base + 0x1000, 0x1000)]
         )
         var configuration = rig.configuration
-        configuration.descriptorArea = RingRig.base + 0xFC0
+        configuration.descriptorArea = SplitRingRig.base + 0xFC0
         #expect(refusal(of: configuration, rig.table) == .area)
     }
 
     @Test func `HI-A26: areas over each other are memory-safe`() throws {
-        let rig = try RingRig()
+        let rig = try SplitRingRig()
         var configuration = rig.configuration
         configuration.driverArea = configuration.descriptorArea
         configuration.deviceArea = configuration.descriptorArea
@@ -123,8 +123,8 @@ import Virtqueue
     }
 
     @Test func `HI-A27: a used ring in read-only memory is refused`() throws {
-        let rig = try RingRig(
-            areas: [.init(RingRig.base, 0x2000), .init(0x1000, 0x1000, .read)]
+        let rig = try SplitRingRig(
+            areas: [.init(SplitRingRig.base, 0x2000), .init(0x1000, 0x1000, .read)]
         )
         var configuration = rig.configuration
         configuration.deviceArea = 0x1000
@@ -134,8 +134,8 @@ import Virtqueue
     }
 
     @Test func `VU-R-06: chains that were never returned are taken again`() throws {
-        let rig = try RingRig(size: 8, start: 65_534)
-        for head in UInt16(0)..<4 { rig.offer(head, RingRig.buffers, 8) }
+        let rig = try SplitRingRig(size: 8, start: 65_534)
+        for head in UInt16(0)..<4 { rig.offer(head, SplitRingRig.buffers, 8) }
         var configuration = rig.configuration
         configuration.nextAvailable = 1
         var queue = try SplitDeviceQueue(configuration, memory: rig.table)
@@ -146,7 +146,7 @@ import Virtqueue
     }
 
     @Test func `a used index that makes no sense is not followed`() throws {
-        let rig = try RingRig(size: 8)
+        let rig = try SplitRingRig(size: 8)
         rig.usedIndex = 4000
         var configuration = rig.configuration
         configuration.nextAvailable = 5
@@ -156,16 +156,16 @@ import Virtqueue
     }
 
     @Test func `a queue follows its driver's memory to a new table`() throws {
-        let rig = try RingRig()
-        rig.write([1, 2], at: RingRig.buffers)
-        rig.offer(0, RingRig.buffers, 2)
+        let rig = try SplitRingRig()
+        rig.write([1, 2], at: SplitRingRig.buffers)
+        rig.offer(0, SplitRingRig.buffers, 2)
         var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
         #expect(queue.takeChain() != nil)
-        let moved = try RingRig()
-        moved.write([3], at: RingRig.buffers)
+        let moved = try SplitRingRig()
+        moved.write([3], at: SplitRingRig.buffers)
         moved.storeIndex(1)
         moved.available = 1
-        moved.offer(1, RingRig.buffers, 1)
+        moved.offer(1, SplitRingRig.buffers, 1)
         try queue.rebind(to: moved.table)
         #expect(queue.inFlight == 1)
         #expect(queue.takeChain()?.head == 1)

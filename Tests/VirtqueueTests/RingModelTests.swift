@@ -14,7 +14,7 @@ import Virtqueue
 
     /// Driver, device and model over one rig, and the checks after every step.
     private struct Machine: ~Copyable {
-        let rig: RingRig
+        let rig: SplitRingRig
         var driver: SplitDriverQueue
         var device: SplitDeviceQueue
         var burst = ChainBurst(longestChain: 512)
@@ -24,7 +24,7 @@ import Virtqueue
         var returned: [Chain] = []
         var serial: UInt8 = 0
 
-        init(_ rig: RingRig) throws {
+        init(_ rig: SplitRingRig) throws {
             let driver = try SplitDriverQueue(rig.configuration, memory: rig.table)
             let device = try SplitDeviceQueue(rig.configuration, memory: rig.table)
             self.rig = rig
@@ -41,7 +41,7 @@ import Virtqueue
             let bytes = (0..<(count + 4)).map { serial &+ UInt8(truncatingIfNeeded: $0) }
             // Heads are unique while out, so they can name the buffers as well; the driver hands
             // heads out itself, so bytes are laid down where the serial says.
-            let base = RingRig.buffers + UInt64(serial) * 1024
+            let base = SplitRingRig.buffers + UInt64(serial) * 1024
             rig.write(bytes, at: base)
             let buffers = (0..<count).map { index in
                 DriverBuffer(
@@ -113,7 +113,7 @@ import Virtqueue
         features: QueueFeatures
     ) throws {
         var dice = Dice(UInt64(size) << 8 | UInt64(features.rawValue))
-        let rig = try RingRig(size: size, features: features)
+        let rig = try SplitRingRig(size: size, features: features)
         var machine = try Machine(rig)
         for _ in 0..<4000 {
             switch dice.below(6) {
@@ -130,7 +130,7 @@ import Virtqueue
     }
 
     @Test func `indices wrap at 65,536 on both sides`() throws {
-        let rig = try RingRig(size: 32)
+        let rig = try SplitRingRig(size: 32)
         var machine = try Machine(rig)
         var total = 0
         while total < 70_000 {
@@ -148,7 +148,7 @@ import Virtqueue
     /// Every sequence of six steps on rings of 1, 2 and 4 entries, from just before the wrap.
     @Test(arguments: [1, 2, 4] as [UInt16])
     func `every short sequence of steps on a tiny ring keeps the model`(size: UInt16) throws {
-        let rig = try RingRig(size: size)
+        let rig = try SplitRingRig(size: size)
         let steps = 6
         let depth = 6
         var total = 1

@@ -5,14 +5,14 @@ import Virtqueue
 
 @Suite struct SplitDeviceQueueTests {
     @Test func `a chain is taken with its bytes and given back`() throws {
-        let rig = try RingRig()
-        rig.write([1, 2, 3], at: RingRig.buffers)
-        rig.write([4, 5], at: RingRig.buffers + 100)
+        let rig = try SplitRingRig()
+        rig.write([1, 2, 3], at: SplitRingRig.buffers)
+        rig.write([4, 5], at: SplitRingRig.buffers + 100)
         rig.offerChain(
             2,
             [
-                SplitDescriptor(address: RingRig.buffers, length: 3),
-                SplitDescriptor(address: RingRig.buffers + 100, length: 2),
+                SplitDescriptor(address: SplitRingRig.buffers, length: 3),
+                SplitDescriptor(address: SplitRingRig.buffers + 100, length: 2),
             ]
         )
         var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
@@ -27,8 +27,8 @@ import Virtqueue
     }
 
     @Test func `VPN-M-11: a burst is published at once and in order`() throws {
-        let rig = try RingRig(size: 8)
-        for head in UInt16(0)..<8 { rig.offer(7 - head, RingRig.buffers, 64) }
+        let rig = try SplitRingRig(size: 8)
+        for head in UInt16(0)..<8 { rig.offer(7 - head, SplitRingRig.buffers, 64) }
         var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
         var burst = ChainBurst()
         #expect(queue.takeReadable(into: &burst, limit: 5) == 5)
@@ -43,8 +43,8 @@ import Virtqueue
     }
 
     @Test func `VU-R-06: a queue goes on where its base says`() throws {
-        let rig = try RingRig(size: 4, start: 65_534)
-        for _ in 0..<4 { rig.offer(1, RingRig.buffers, 9) }
+        let rig = try SplitRingRig(size: 4, start: 65_534)
+        for _ in 0..<4 { rig.offer(1, SplitRingRig.buffers, 9) }
         var queue = try SplitDeviceQueue(rig.configuration, memory: rig.table)
         var burst = ChainBurst()
         #expect(queue.takeReadable(into: &burst, limit: 32) == 4)

@@ -7,18 +7,18 @@ import Virtqueue
 /// Rows of hostile-inputs section A in which the device of a ring is the hostile one, and what a
 /// good device sees.
 @Suite struct SplitDriverQueueTests {
-    private static let buffers = RingRig.buffers
+    private static let buffers = SplitRingRig.buffers
 
     private func buffer(_ length: UInt32, writable: Bool = true) -> DriverBuffer {
         DriverBuffer(address: Self.buffers, length: length, isWritable: writable)
     }
 
-    private func queue(_ rig: RingRig, isStrict: Bool = false) throws -> SplitDriverQueue {
+    private func queue(_ rig: SplitRingRig, isStrict: Bool = false) throws -> SplitDriverQueue {
         try SplitDriverQueue(rig.configuration, memory: rig.table, isStrict: isStrict)
     }
 
     @Test func `a chain is written as posted and shown with publish`() throws {
-        let rig = try RingRig()
+        let rig = try SplitRingRig()
         var queue = try queue(rig)
         let head = try present(
             queue.post([buffer(10, writable: false), buffer(20), buffer(30)].span)
@@ -42,7 +42,7 @@ import Virtqueue
     }
 
     @Test func `a full ring takes no more, and a chain fits whole or not at all`() throws {
-        let rig = try RingRig(size: 4)
+        let rig = try SplitRingRig(size: 4)
         var queue = try queue(rig)
         #expect(queue.post([buffer(1), buffer(1), buffer(1)].span) != nil)
         #expect(queue.post([buffer(1), buffer(1)].span) == nil)
@@ -53,7 +53,7 @@ import Virtqueue
     }
 
     @Test func `an indirect chain uses one descriptor`() throws {
-        let rig = try RingRig(size: 4, features: .indirect)
+        let rig = try SplitRingRig(size: 4, features: .indirect)
         var queue = try queue(rig)
         let table = Self.buffers + 0x1000
         let head = unsafe queue.postIndirect(
@@ -70,7 +70,7 @@ import Virtqueue
         #expect(chain.writableCount == 50)
         device.release(head: chain.head, written: 50)
         #expect(queue.reap()?.written == 50)
-        let plain = try RingRig(size: 4)
+        let plain = try SplitRingRig(size: 4)
         var other = try self.queue(plain)
         let refused = unsafe other.postIndirect(
             [buffer(10)].span,
@@ -82,7 +82,7 @@ import Virtqueue
 
     @Test(arguments: [8, 9, 0x8000, 0xFFFF, 0x1_0000, 0xFFFF_FFFF] as [UInt32])
     func `HI-A40: a used id outside the ring breaks it`(id: UInt32) throws {
-        let rig = try RingRig(size: 8)
+        let rig = try SplitRingRig(size: 8)
         var queue = try queue(rig)
         #expect(queue.post(buffer(64)) != nil)
         queue.publish()
@@ -97,7 +97,7 @@ import Virtqueue
     }
 
     @Test func `HI-A41: a used id that is not outstanding breaks the ring`() throws {
-        let rig = try RingRig(size: 8)
+        let rig = try SplitRingRig(size: 8)
         var queue = try queue(rig)
         let head = try present(queue.post([buffer(1), buffer(2)].span))
         queue.publish()
@@ -107,7 +107,7 @@ import Virtqueue
     }
 
     @Test func `HI-A41: a used id given back twice breaks the ring`() throws {
-        let rig = try RingRig(size: 8)
+        let rig = try SplitRingRig(size: 8)
         var queue = try queue(rig)
         let head = try present(queue.post(buffer(1)))
         #expect(queue.post(buffer(2)) != nil)
@@ -122,7 +122,7 @@ import Virtqueue
 
     @Test(arguments: [3, 8, 9, 0x8000, 0xFFFF] as [UInt16])
     func `HI-A42: a used index ahead of what is outstanding breaks the ring`(index: UInt16) throws {
-        let rig = try RingRig(size: 8)
+        let rig = try SplitRingRig(size: 8)
         var queue = try queue(rig)
         #expect(queue.post(buffer(1)) != nil)
         #expect(queue.post(buffer(1)) != nil)
@@ -133,7 +133,7 @@ import Virtqueue
     }
 
     @Test func `HI-A43: a used length above what was posted is cut and counted`() throws {
-        let rig = try RingRig(size: 8)
+        let rig = try SplitRingRig(size: 8)
         var queue = try queue(rig)
         let head = try present(queue.post([buffer(9, writable: false), buffer(100)].span))
         let readable = try present(queue.post(buffer(64, writable: false)))
@@ -148,7 +148,7 @@ import Virtqueue
 
     @Test func `HI-A43: in strict mode a used length above what was posted breaks the ring`() throws
     {
-        let rig = try RingRig(size: 8)
+        let rig = try SplitRingRig(size: 8)
         var queue = try queue(rig, isStrict: true)
         let head = try present(queue.post(buffer(100)))
         let other = try present(queue.post(buffer(100)))
@@ -161,7 +161,7 @@ import Virtqueue
     }
 
     @Test func `HI-A46: descriptors that the device overwrites have no effect`() throws {
-        let rig = try RingRig(size: 8)
+        let rig = try SplitRingRig(size: 8)
         var queue = try queue(rig)
         let head = try present(queue.post([buffer(10), buffer(20), buffer(30)].span))
         queue.publish()
@@ -185,7 +185,7 @@ import Virtqueue
     }
 
     @Test func `rings that others left dirty are cleared`() throws {
-        let rig = try RingRig(size: 8)
+        let rig = try SplitRingRig(size: 8)
         rig.storeIndex(77)
         rig.driverFlags = 0xFFFF
         let queue = try queue(rig)

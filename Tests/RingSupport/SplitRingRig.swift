@@ -8,7 +8,7 @@ public import Virtqueue
 /// Ring areas lie at the start of the first region, buffers wherever a test puts them. Nothing here
 /// checks anything: that is the subject's work.
 @safe
-public final class RingRig {
+public final class SplitRingRig {
     /// A region to lay down: where the driver sees it, how long, and who may write.
     public struct Area {
         let start: UInt64
