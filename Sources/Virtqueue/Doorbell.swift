@@ -30,6 +30,7 @@ public struct Doorbell: @unchecked Sendable, BitwiseCopyable {
     public static let none = Doorbell(eventDescriptor: -1)
 
     /// Rings once. False when there is nobody to ring or the counter is full (HI-D25): never waits.
+    @_noLocks
     @inlinable
     @inline(__always)
     @discardableResult
