@@ -117,6 +117,14 @@ int64_t shim_read(int fd, void *into, size_t length) {
     while (count < 0 && errno == EINTR);
     return count < 0 ? -errno : count;
 }
+int64_t shim_read_at_once(int fd, void *into, size_t length) {
+    struct iovec part = {into, length};
+    ssize_t count;
+    do
+        count = preadv2(fd, &part, 1, -1, RWF_NOWAIT);
+    while (count < 0 && errno == EINTR);
+    return count < 0 ? -errno : count;
+}
 int64_t shim_write_gather(int fd, const void *vectors, int count) {
     ssize_t written;
     do

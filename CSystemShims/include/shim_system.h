@@ -47,6 +47,9 @@ int shim_file_status(int fd, struct shim_file_status *out);
 /// write(2) / read(2): the count, or -errno (EINTR is retried).
 int64_t shim_write(int fd, const void *from, size_t length);
 int64_t shim_read(int fd, void *into, size_t length);
+/// read(2) that never waits, whatever the flags of the open file: O_NONBLOCK belongs to everybody who
+/// holds the file, so another process can take it away at any moment. -EAGAIN when there is nothing.
+int64_t shim_read_at_once(int fd, void *into, size_t length);
 /// writev(2) of `count` struct iovec: the count, or -errno (EINTR is retried).
 int64_t shim_write_gather(int fd, const void *vectors, int count);
 int shim_close(int fd);

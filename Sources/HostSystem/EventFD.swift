@@ -28,9 +28,12 @@ public final class EventFD: Sendable {
     }
 
     /// Takes the whole count of a descriptor known to be an eventfd; 0 when nothing was signalled.
+    ///
+    /// Never waits, also when somebody else who holds the file has made it blocking and took the
+    /// count between epoll's word and this read (HI-D24).
     @discardableResult
     public static func drain(_ descriptor: Int32) -> UInt64 {
         var count: UInt64 = 0
-        return unsafe shim_read(descriptor, &count, 8) == 8 ? count : 0
+        return unsafe shim_read_at_once(descriptor, &count, 8) == 8 ? count : 0
     }
 }
