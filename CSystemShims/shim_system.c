@@ -33,7 +33,7 @@ int shim_memfd_create(const char *name, unsigned huge_page_shift) {
     return result(memfd_create(name, flags));
 }
 int shim_memfd_seal_size(int fd) {
-    return result(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW));
+    return result(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL));
 }
 int shim_memfd_seals(int fd) { return result(fcntl(fd, F_GET_SEALS)); }
 int shim_seal_shrink(void) { return F_SEAL_SHRINK; }

@@ -8,7 +8,8 @@
 /// memfd_create(2) with MFD_CLOEXEC|MFD_ALLOW_SEALING; `huge_page_shift` 0 for ordinary pages,
 /// else log2 of the huge page size (MFD_HUGETLB).
 int shim_memfd_create(const char *name, unsigned huge_page_shift);
-/// fcntl(F_ADD_SEALS) with F_SEAL_SHRINK|F_SEAL_GROW.
+/// fcntl(F_ADD_SEALS) with F_SEAL_SHRINK|F_SEAL_GROW, and F_SEAL_SEAL: whoever is given the file could
+/// otherwise add F_SEAL_FUTURE_WRITE and keep its owner from mapping it again.
 int shim_memfd_seal_size(int fd);
 /// fcntl(F_GET_SEALS): the F_SEAL_* bits, or -errno when the file cannot be sealed.
 int shim_memfd_seals(int fd);
