@@ -27,12 +27,15 @@ public final class FileDescriptor: Sendable {
     }
 
     /// What `fstat` says of the file.
+    ///
+    /// Any error number is thrown: the file may be another party's, and on a file system that is a
+    /// program of its user's that program chooses the number, EBADF and EFAULT included (HI-D10).
     public func status() throws(SystemError) -> FileStatus {
         var raw = shim_file_status()
-        try checked(
-            unsafe shim_file_status(rawValue, &raw),
-            "read the status of descriptor \(rawValue)"
-        )
+        let status = unsafe shim_file_status(rawValue, &raw)
+        guard status >= 0 else {
+            throw SystemError("read the status of descriptor \(rawValue)", Errno(-status))
+        }
         return FileStatus(
             size: raw.size,
             identity: FileIdentity(device: raw.device, inode: raw.inode),

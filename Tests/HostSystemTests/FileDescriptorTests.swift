@@ -3,6 +3,12 @@ import HostSystem
 import Testing
 
 @Suite struct FileDescriptorTests {
+    @Test func `HI-D10: whatever number a file system answers fstat with is thrown`() {
+        // A file of a user's own file system may answer with EBADF or EFAULT.
+        let broken = FileDescriptor(owning: -1)
+        #expect(throws: SystemError.self) { _ = try broken.status() }
+    }
+
     @Test func `a memory file says what it is`() throws {
         let file = try MemoryFile(name: "status", size: 8192)
         let status = try file.descriptor.status()
