@@ -120,6 +120,8 @@ public final class Backend {
         // A front-end that was killed and started again may be here before the loop has seen the
         // end of its first connection; it must not be turned away for that.
         if let present = frontend, present.isHungUp { present.end(.closed) }
+        // The device may have closed the back-end when it heard of that end.
+        guard listener != nil else { return }
         guard frontend == nil else {
             // Closing is the only refusal that the protocol has before its first message.
             let who = socket.peerProcess.map { "process \($0)" } ?? "another process"

@@ -73,6 +73,22 @@ import VirtioSpec
         #expect(rig.device.ends == [.closed, .closed])
     }
 
+    @Test func `HI-I1: a device that closes when its front-end goes serves no one after it`() throws
+    {
+        let rig = try BackendRig()
+        rig.device.onEnd = { $0.close() }
+        var first: Puppet? = try rig.connect()
+        // The newcomer is accepted in the turn that finds the first one gone.
+        let second = Puppet(try UnixSocket.connect(to: rig.backend.path))
+        withExtendedLifetime(first) {}
+        first = nil
+        try rig.turn()
+        #expect(rig.device.ends == [.closed])
+        #expect(rig.device.connectionCount == 1)
+        #expect(!rig.backend.isConnected)
+        #expect(try second.isClosed())
+    }
+
     @Test func `VU-R-02: a reply waits for the device`() throws {
         let rig = try BackendRig()
         let puppet = try rig.connectWorking(try TestMemory())

@@ -19,6 +19,8 @@ final class LoggingDevice: BackendDelegate {
     var heldResumes: [() -> Void] = []
     /// Runs inside `changed`.
     var onChange: ((Backend) -> Void)?
+    /// Runs inside `disconnected`.
+    var onEnd: ((Backend) -> Void)?
 
     func backendConnected(_ backend: Backend) { connectionCount += 1 }
 
@@ -41,6 +43,7 @@ final class LoggingDevice: BackendDelegate {
         snapshots = []
         calls = []
         heldResumes = []
+        onEnd?(backend)
     }
 
     func backend(_ backend: Backend, nextAvailableOf ring: Int) -> UInt16? { positions[ring] }
