@@ -18,10 +18,15 @@ public final class ManagementDriver {
     public let transport: any VirtioTransport
     /// What the device can do; a class without its bit is never used (AVQ-M-301).
     public private(set) var capabilities: AdminCapabilities
-    /// Peculiarities of the device that a person should know, in the order in which they showed.
+    /// Peculiarities of the device that a person should know, in the order in which they showed; at
+    /// most `maximumReports` of them.
     public private(set) var reports: [String] = []
     /// Called with each report.
     public var onReport: ((String) -> Void)?
+    /// Events of virtual devices that the device says it lost.
+    public private(set) var lostEventCount: UInt64 = 0
+    /// Most reports that are kept and passed on: a device could go on giving reasons for ever (R4).
+    public static let maximumReports = 100
 
     private static let commandBytes = 4096
     private static let commandQueueSize: UInt16 = 16
@@ -278,6 +283,9 @@ public final class ManagementDriver {
     }
 
     private func report(_ text: String) {
+        guard reports.count < Self.maximumReports else { return }
+        let isLast = reports.count == Self.maximumReports - 1
+        let text = isLast ? text + "; no more is reported" : text
         reports.append(text)
         onReport?(text)
     }
@@ -287,6 +295,7 @@ public final class ManagementDriver {
 extension ManagementDriver {
     private func handle(_ event: AdminEvent) {
         if event.lostCount > 0 {
+            lostEventCount &+= UInt64(event.lostCount)
             report("\(event.lostCount) events of virtual devices were lost")
             resynchronize()
         }

@@ -86,6 +86,23 @@ import Virtqueue
         #expect(driver.reports.contains { $0.contains("2 events") })
     }
 
+    @Test func `HI-A52: a device that tells of lost events without end fills no memory`() throws {
+        let driver = try device.driver(loop)
+        var reported = 0
+        driver.onReport = { _ in reported += 1 }
+        var lost = AdminEvent(.deviceAdded, virtualDeviceID: 9)
+        for round in 1...1000 {
+            lost.lostCount = .max
+            device.sendEvent(lost.bytes)
+            try loop.turn(limitMilliseconds: 0)
+            #expect(driver.lostEventCount == UInt64(round) * UInt64(UInt32.max))
+        }
+        #expect(driver.reports.count == ManagementDriver.maximumReports)
+        #expect(reported == ManagementDriver.maximumReports)
+        #expect(driver.reports.last?.contains("no more is reported") == true)
+        #expect(try driver.list() == [])
+    }
+
     @Test func `HI-A52: a storm of events leaves other work its turn`() throws {
         let driver = try device.driver(loop)
         let transport = try driver.transport(for: 1)
