@@ -67,7 +67,9 @@ extension MemoryTable {
     /// Two pieces as one, where they follow each other in addresses and in our mapping: a buffer
     /// over two mappings of one block is then one run, as behind an IOMMU.
     private static func join(_ low: MemoryRegion, _ high: MemoryRegion) -> MemoryRegion? {
-        guard low.start + low.size == high.start, low.access == high.access,
+        // The low one may end with the last address there is.
+        guard low.start &+ low.size == high.start, high.start > low.start,
+            low.access == high.access,
             unsafe low.base + Int(low.size) == high.base
         else { return nil }
         return unsafe MemoryRegion(

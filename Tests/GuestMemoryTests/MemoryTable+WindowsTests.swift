@@ -40,6 +40,15 @@ import Testing
         #expect(above.read(0x10_3000, 1) == [8])
     }
 
+    @Test func `HI-F69: two windows at the end of all addresses are an overlap, no trap`() throws {
+        let below = try table([(0, 1, .readWrite)])
+        let top = try window(.max - 0xfff, .max, 0)
+        #expect(try below.seen(through: [top]).all.map(\.start) == [.max - 0xfff])
+        #expect(throws: MemoryTable.Problem.overlap(first: top.first, second: top.first)) {
+            _ = try below.seen(through: [top, top])
+        }
+    }
+
     @Test func `rights are the smaller of window and region`() throws {
         let below = try table([(0, 1, .read), (0x1000, 1, .readWrite)])
         let above = try below.seen(through: [
