@@ -69,8 +69,14 @@ final class LoopRig {
         if host.events.isEmpty { try driver.start() }
         let peer = try peer(rings: rings, isSealed: isSealed)
         try peer.connect(features: features)
-        try wait("ON") { self.host.connection != nil && self.device.phase == .connected }
+        try wait("ON") { isOn(rings: rings) }
         return peer
+    }
+
+    /// ON, with that many rings at work.
+    func isOn(rings: Int = 2) -> Bool {
+        let working = host.connection?.rings.count { $0.isStarted && $0.isEnabled }
+        return device.phase == .connected && working == rings
     }
 
     /// Serves the loop until something is true.
