@@ -117,10 +117,10 @@ import VirtioSpec
                 try #require(
                     ids == [.descriptors, .descriptorKind, .memoryOverlap, .ringSize]
                 )
-                if round == 100 { after100 = (openDescriptorCount(), mappingCount()) }
+                if round == 100 { after100 = (openDescriptorCount(), memoryFileMappingCount()) }
             }
             try #require(openDescriptorCount() <= after100.0)
-            try #require(mappingCount() <= after100.1 + 2)
+            try #require(memoryFileMappingCount() == after100.1)
         }
     }
 

@@ -10,17 +10,17 @@ func openDescriptorCount() -> Int {
     return count
 }
 
-/// Mappings this process has: only for a process of its own.
-func mappingCount() -> Int {
+/// Mappings of memory files that this process has: only for a process of its own.
+func memoryFileMappingCount() -> Int {
     guard let file = unsafe fopen("/proc/self/maps", "r") else { return -1 }
     defer { unsafe fclose(file) }
-    var text = [UInt8](repeating: 0, count: 4096)
+    var text = [CChar](repeating: 0, count: 4096)
     var lines = 0
-    while true {
-        let length = unsafe fread(&text, 1, text.count, file)
-        guard length > 0 else { return lines }
-        lines += text.prefix(length).count { $0 == 10 }
+    while unsafe fgets(&text, Int32(text.count), file) != nil {
+        let line = text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }
+        if String(decoding: line, as: UTF8.self).contains("/memfd:") { lines += 1 }
     }
+    return lines
 }
 
 /// How many descriptors of this process are open on the same file or eventfd as `one`. Counting those
