@@ -60,14 +60,22 @@ public final class Engine {
             do throws(EngineError) {
                 workers.append(try Worker(plan, mode: mode, startMilliseconds: 5000))
             } catch {
-                for worker in workers { _ = worker.stop(milliseconds: Engine.patienceMilliseconds) }
+                isStopped = true
+                for worker in workers
+                where !worker.stop(milliseconds: Engine.patienceMilliseconds) {
+                    _ = unsafe Unmanaged.passRetained(worker)
+                }
                 throw error
             }
         }
     }
 
     deinit {
-        try? stop()
+        do throws(EngineError) {
+            try stop()
+        } catch {
+            abandonRunning()
+        }
     }
 
     private static func check(_ mode: ForwardingMode, _ cores: [Int]) throws(EngineError) {
@@ -228,9 +236,8 @@ public final class Engine {
     /// Ends all workers, waits for them, then detaches all ports (HI-I25). Repeating it is no error.
     ///
     /// Throws `stopTimeout` when a worker does not end in time; it and all that it may touch are
-    /// then left in place.
+    /// then left in place, and the call may be repeated.
     public func stop() throws(EngineError) {
-        guard !isStopped else { return }
         isStopped = true
         let limit = Engine.patienceMilliseconds
         var running: [Int] = []
@@ -239,17 +246,19 @@ public final class Engine {
         }
         for port in ports {
             switch port.link {
-            case .detached: break
-            case .attached(let attachment, let worker),
-                .detaching(let attachment, let worker, _):
-                if running.contains(worker.core) {
-                    _ = unsafe Unmanaged.passRetained(attachment)
-                } else {
-                    port.end(attachment)
-                }
+            case .attached(let attachment, let worker) where !running.contains(worker.core),
+                .detaching(let attachment, let worker, _) where !running.contains(worker.core):
+                port.end(attachment)
+            default: break
             }
         }
         guard running.isEmpty else { throw .stopTimeout(cores: running, milliseconds: limit) }
+    }
+
+    /// Leaves for good what a worker that never ends may touch.
+    private func abandonRunning() {
+        for worker in workers { _ = unsafe Unmanaged.passRetained(worker) }
+        for port in ports { _ = unsafe Unmanaged.passRetained(port) }
     }
 
     private func begin(

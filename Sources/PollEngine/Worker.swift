@@ -31,7 +31,7 @@ final class Worker {
             throw .system(error)
         }
         guard wait(milliseconds: startMilliseconds, until: { phase != .starting }) else {
-            _ = stop(milliseconds: 0)
+            if !stop(milliseconds: 0) { _ = unsafe Unmanaged.passRetained(thread) }
             throw .startTimeout(core: plan.core, milliseconds: startMilliseconds)
         }
         if phase == .failed {
@@ -63,17 +63,13 @@ final class Worker {
         }
     }
 
-    /// Ends the thread and waits for it; false when it has not ended at the limit. It is then left
-    /// to itself, with all that it may still touch.
+    /// Ends the thread and waits for it; false when it has not ended at the limit. Whoever then
+    /// lets go of this object waits without one.
     func stop(milliseconds: UInt64) -> Bool {
         control.isStopping.store(true, ordering: .releasing)
         _ = control.raiseCommand()
         guard wait(milliseconds: milliseconds, until: { phase == .ended || phase == .failed })
-        else {
-            // Its deinit would join, without a limit.
-            _ = unsafe Unmanaged.passRetained(thread)
-            return false
-        }
+        else { return false }
         thread.join()
         return true
     }
