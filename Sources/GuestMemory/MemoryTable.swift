@@ -51,7 +51,26 @@ public struct MemoryRegion: BitwiseCopyable, @unchecked Sendable {
 
     /// Where the first byte is mapped.
     @unsafe
-    public var base: UnsafeMutableRawPointer { unsafe host }
+    @inlinable public var base: UnsafeMutableRawPointer {
+        @_noLocks @inline(__always) get { unsafe host }
+    }
+
+    /// Host address of `length` bytes at `address`, all inside this region; `nil` otherwise.
+    @_noLocks @inlinable @inline(__always)
+    public func translate(_ address: UInt64, _ length: UInt32) -> UnsafeMutableRawPointer? {
+        let offset = address &- start
+        guard offset < size, UInt64(length) <= size &- offset else { return nil }
+        return unsafe host + Int(truncatingIfNeeded: offset)
+    }
+
+    /// A region that holds no address.
+    @_noLocks @inlinable
+    public init(empty host: UnsafeMutableRawPointer) {
+        start = 0
+        size = 0
+        unsafe self.host = unsafe host
+        access = MemoryAccess(rawValue: 0)
+    }
 }
 
 /// An immutable table of regions: the only way from another party's address to a pointer.
@@ -142,6 +161,23 @@ public struct MemoryView: BitwiseCopyable {
                     (unsafe region.pointee.access.rawValue) & access.rawValue == access.rawValue
                 else { return nil }
                 return unsafe region.pointee.host + Int(truncatingIfNeeded: offset)
+            }
+            index &+= 1
+        }
+        return nil
+    }
+
+    /// The region that holds `address` and allows `access`, to be kept in locals for the addresses
+    /// that follow; `nil` when there is none. Never inline: it would crowd the loops that call it
+    /// once in a while.
+    @_noLocks @inline(never)
+    public func region(of address: UInt64, _ access: MemoryAccess) -> MemoryRegion? {
+        var index = 0
+        while index < (unsafe count) {
+            guard let region = unsafe regions.map({ unsafe $0 + index }) else { return nil }
+            if address &- (unsafe region.pointee.start) < (unsafe region.pointee.size) {
+                let allowed = unsafe region.pointee.access.rawValue
+                return allowed & access.rawValue == access.rawValue ? unsafe region.pointee : nil
             }
             index &+= 1
         }

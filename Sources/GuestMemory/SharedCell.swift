@@ -111,6 +111,22 @@ public enum SharedCell {
         unsafe shim_copy(target, source, count)
     }
 
+    /// As `copy`, quick for the sizes of packets: up to 128 bytes by a few wide moves in line.
+    @_semantics("no_performance_analysis") @inlinable @inline(__always)
+    public static func copyPacket(
+        _ target: UnsafeMutableRawPointer,
+        _ source: UnsafeRawPointer,
+        _ count: Int
+    ) {
+        unsafe shim_copy_packet(target, source, count)
+    }
+
+    /// Asks for a cache line that will be written soon.
+    @_semantics("no_performance_analysis") @inlinable @inline(__always)
+    public static func prefetchWrite(_ address: UnsafeMutableRawPointer) {
+        unsafe shim_prefetch_write(address)
+    }
+
     /// Asks for a cache line that will be read soon.
     @_semantics("no_performance_analysis") @inlinable @inline(__always)
     public static func prefetch(_ address: UnsafeRawPointer) {

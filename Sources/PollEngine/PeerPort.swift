@@ -50,6 +50,9 @@ public struct PeerPort: ~Copyable {
         }
     }
 
+    @inline(__always)
+    private var isBroken: Bool { @_noLocks get { incoming.isBroken || outgoing.isBroken } }
+
     /// The details of `error`.
     public var fault: QueueFault? { incoming.fault ?? outgoing.fault }
 
@@ -58,32 +61,21 @@ public struct PeerPort: ~Copyable {
     /// stay valid until `finishReceive`, which must get the same burst.
     @_noLocks
     public mutating func receive(into burst: inout ChainBurst, limit: Int) -> Int {
-        guard error == nil else { return 0 }
+        guard !isBroken else { return 0 }
         let first = burst.count
         let taken = incoming.takeReadable(into: &burst, limit: limit)
         guard taken > 0 else {
             counters.emptyPolls &+= 1
             return 0
         }
-        var bytes: UInt64 = 0
-        var good: UInt64 = 0
-        var index = first
-        while index < burst.count {
-            if stripHeader(&burst, index) {
-                good &+= 1
-                bytes &+= unsafe UInt64(burst.entries[index].byteCount)
-            }
-            index &+= 1
-        }
-        counters.receivedPackets &+= good
-        counters.receivedBytes &+= bytes
+        stripHeaders(&burst, from: first)
         return taken
     }
 
     /// Returns the chains of a burst that `receive` filled, and notifies the peer if it wants it.
     @_noLocks
     public mutating func finishReceive(_ burst: borrowing ChainBurst) {
-        guard error == nil, burst.count > 0 else { return }
+        guard !isBroken, burst.count > 0 else { return }
         incoming.releaseTaken(burst)
         notify(incomingDoorbell, incoming.shouldNotifyDriver())
     }
@@ -97,7 +89,7 @@ public struct PeerPort: ~Copyable {
         from: Int,
         count: Int
     ) -> Int {
-        guard error == nil else { return 0 }
+        guard !isBroken else { return 0 }
         var tally = DeliveryTally()
         let done = outgoing.deliver(
             burst,
@@ -116,7 +108,7 @@ public struct PeerPort: ~Copyable {
     /// it wants it.
     @_noLocks
     public mutating func finishTransmit() {
-        guard error == nil else { return }
+        guard !isBroken else { return }
         outgoing.publishDelivered()
         guard outgoing.hasUnnotified else { return }
         notify(outgoingDoorbell, outgoing.shouldNotifyDriver())
@@ -132,7 +124,7 @@ public struct PeerPort: ~Copyable {
     /// Asks the peer to notify us of packets. True when some arrived meanwhile.
     @_noLocks
     public mutating func requestNotifications() -> Bool {
-        guard error == nil else { return false }
+        guard !isBroken else { return false }
         return incoming.requestNotifications()
     }
 

@@ -59,6 +59,12 @@ public struct NetHeader: BitwiseCopyable, Sendable, Equatable {
     /// length. What the other fields hold then means nothing.
     @inlinable
     public var isPlain: Bool {
-        @_noLocks @inline(__always) get { low & 0xFFFF_FF01 == 0 }
+        @_noLocks @inline(__always) get { Self.isPlain(low) }
+    }
+
+    /// The same of the first word alone: the second has no part in it.
+    @_noLocks @inlinable @inline(__always)
+    public static func isPlain(_ low: UInt64) -> Bool {
+        low & 0xFFFF_FF01 == 0
     }
 }

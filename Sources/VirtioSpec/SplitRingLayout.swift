@@ -82,6 +82,12 @@ public struct SplitDescriptor: BitwiseCopyable, Sendable, Equatable {
     /// The buffer holds a table of descriptors.
     @inlinable public static var indirectFlag: UInt16 { 4 }
 
+    /// NEXT, WRITE and INDIRECT where they stand in the second word.
+    @inlinable public static var kindMask: UInt64 { 7 << 32 }
+
+    /// A writable buffer alone, as `kindMask` shows it.
+    @inlinable public static var writeKind: UInt64 { 2 << 32 }
+
     /// Describes a buffer.
     @inlinable
     public init(address: UInt64, length: UInt32, flags: UInt16 = 0, next: UInt16 = 0) {

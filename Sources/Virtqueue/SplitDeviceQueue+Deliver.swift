@@ -17,12 +17,18 @@ public struct DeliveryTally: BitwiseCopyable, Sendable, Equatable {
     public init() {}
 }
 
+/// A chain of one writable buffer, looked at and not taken yet.
+@unsafe
+struct PlainTarget: BitwiseCopyable {
+    // Safety: `length` bytes at `pointer` were translated from the chain at `head`.
+    let pointer: UnsafeMutableRawPointer
+    let length: UInt32
+    let head: UInt16
+}
+
 extension SplitDeviceQueue {
     /// Longest packet: an IP packet of 65,535 bytes behind an Ethernet header and a VLAN tag.
     public static var longestPacket: UInt32 { @_noLocks get { 65_535 + 18 } }
-
-    /// Most pieces of buffers that one packet is spread over.
-    static var mostTargets: Int { @_noLocks get { 4096 } }
 
     /// Copies packets into the driver's writable chains (a peer's receive ring), each behind a
     /// network header, in one copy from where they lie. Returns how many entries are dealt with;
@@ -38,35 +44,25 @@ extension SplitDeviceQueue {
         mergeable: Bool,
         tally: inout DeliveryTally
     ) -> Int {
+        if count == 1, deliverOne(burst, from, &tally) { return 1 }
         var done = 0
-        while done < count {
+        while true {
+            let chains = gatherPlain(availableChains(min(count &- done, ChainBurst.capacity)))
+            done &+= fillPlain(chains, burst, from &+ done, count &- done, &tally)
+            guard done < count else { return count }
+            // The packet at `done` wants a chain of another shape, several, or one that is not there.
+            guard availableChains(1) > 0 else { return done }
             let entry = unsafe burst.entries[from &+ done]
-            if entry.isDropped != 0 {
-                done &+= 1
-                continue
-            }
-            guard entry.byteCount <= Self.longestPacket else {
-                tally.tooBig &+= 1
-                done &+= 1
-                continue
-            }
             let pieces = unsafe burst.segments + Int(entry.firstSegment)
-            guard availableChains(count &- done) > 0 else { break }
-            if unsafe !deliverPlain(entry, pieces) {
-                switch unsafe deliverSpread(entry, pieces, mergeable: mergeable) {
-                case .delivered: break
-                case .tooBig:
-                    tally.tooBig &+= 1
-                    done &+= 1
-                    continue
-                case .noBuffer: return done
-                }
+            switch unsafe deliverSpread(entry, pieces, mergeable: mergeable) {
+            case .delivered:
+                tally.packets &+= 1
+                tally.bytes &+= UInt64(entry.byteCount)
+            case .tooBig: tally.tooBig &+= 1
+            case .noBuffer: return done
             }
-            tally.packets &+= 1
-            tally.bytes &+= UInt64(entry.byteCount)
             done &+= 1
         }
-        return done
     }
 
     /// Shows the driver everything delivered so far, with one release store.
@@ -75,33 +71,149 @@ extension SplitDeviceQueue {
         publishUsed()
     }
 
-    /// The usual case: one chain of one buffer in one region has room for the packet. False when it
-    /// is not so, and nothing happened.
+    /// One packet into one chain of one writable buffer, without the notes that a burst needs: what
+    /// counts for a packet alone is how soon it is there. False when it is not as simple as that,
+    /// and nothing happened.
     @_noLocks @inline(__always)
-    private mutating func deliverPlain(
-        _ entry: BurstEntry,
-        _ pieces: UnsafeMutablePointer<Segment>
+    private mutating func deliverOne(
+        _ burst: borrowing ChainBurst,
+        _ index: Int,
+        _ tally: inout DeliveryTally
     ) -> Bool {
+        let entry = unsafe burst.entries[index]
+        guard entry.isDropped == 0, entry.byteCount <= Self.longestPacket,
+            availableChains(1) > 0
+        else { return false }
         let head = fetchHead(nextAvailable)
         guard head < size else { return false }
-        let buffer = unsafe Self.fetch(UnsafeRawPointer(areas.descriptors), head)
-        let needed = UInt32(NetHeader.size) &+ entry.byteCount
-        let kind = buffer.flags & 7
-        guard kind == SplitDescriptor.writeFlag, buffer.length >= needed,
-            let target = unsafe view.translate(buffer.address, UInt64(buffer.length), .write)
+        let at = unsafe areas.descriptors + SplitRingLayout.descriptorSize &* Int(head)
+        let address = unsafe SharedCell.loadRelaxed64(at)
+        let rest = unsafe SharedCell.loadRelaxed64(at + 8)
+        let length = UInt32(truncatingIfNeeded: rest)
+        let needed = entry.byteCount &+ UInt32(NetHeader.size)
+        guard rest & SplitDescriptor.kindMask == SplitDescriptor.writeKind, needed <= length,
+            let target = unsafe writeRegion.translate(address, length)
         else { return false }
-        unsafe Self.storeHeader(NetHeader(bufferCount: 1), target)
-        var at = unsafe target + NetHeader.size
+        unsafe Self.fill(target, entry, burst.segments)
+        writeUsed(head: head, written: needed)
+        nextAvailable = nextAvailable &+ 1
+        tally.packets &+= 1
+        tally.bytes &+= UInt64(entry.byteCount)
+        return true
+    }
+
+    /// Looks at the next `count` chains, as far as each is one writable buffer in one region, and
+    /// notes them in `plain`; asks for their first lines on the way. Takes none. Returns how many.
+    @_noLocks @inline(__always)
+    private mutating func gatherPlain(_ count: Int) -> Int {
+        let heads = unsafe areas.available + SplitRingLayout.ringOffset
+        let table = unsafe areas.descriptors
+        let size = size
+        let mask = Int(size &- 1)
+        let first = Int(nextAvailable)
+        let plain = unsafe plain
+        var region = writeRegion
         var index = 0
-        while index < Int(entry.segmentCount) {
+        while index < count {
+            let head = unsafe SharedCell.loadRelaxed16(heads + 2 &* ((first &+ index) & mask))
+            guard head < size else { break }
+            let at = unsafe table + SplitRingLayout.descriptorSize &* Int(head)
+            let address = unsafe SharedCell.loadRelaxed64(at)
+            let rest = unsafe SharedCell.loadRelaxed64(at + 8)
+            let length = UInt32(truncatingIfNeeded: rest)
+            guard rest & SplitDescriptor.kindMask == SplitDescriptor.writeKind else { break }
+            var pointer = unsafe region.translate(address, length)
+            if unsafe pointer == nil {
+                guard let other = unsafe view.region(of: address, .write) else { break }
+                region = other
+                unsafe pointer = unsafe region.translate(address, length)
+            }
+            guard let start = unsafe pointer else { break }
+            unsafe SharedCell.prefetchWrite(start)
+            unsafe SharedCell.prefetchWrite(start + 64)
+            unsafe plain[index] = unsafe PlainTarget(pointer: start, length: length, head: head)
+            index &+= 1
+        }
+        writeRegion = region
+        return index
+    }
+
+    /// Copies packets into the first chains of `plain`, one each, and takes these; stops at a packet
+    /// that finds none left or does not fit. Returns how many entries were dealt with.
+    @_noLocks @inline(__always)
+    private mutating func fillPlain(
+        _ chains: Int,
+        _ burst: borrowing ChainBurst,
+        _ from: Int,
+        _ count: Int,
+        _ tally: inout DeliveryTally
+    ) -> Int {
+        let elements = unsafe areas.used + SplitRingLayout.ringOffset
+        let entries = unsafe burst.entries + from
+        let segments = unsafe burst.segments
+        let plain = unsafe plain
+        let mask = Int(size &- 1)
+        let first = Int(nextUsed)
+        var done = 0
+        var taken = 0
+        var bytes: UInt64 = 0
+        while done < count {
+            let entry = unsafe entries[done]
+            let length = entry.byteCount
+            if entry.isDropped == 0, length <= Self.longestPacket {
+                guard taken < chains else { break }
+                let target = unsafe plain[taken]
+                let needed = length &+ UInt32(NetHeader.size)
+                guard needed <= (unsafe target.length) else { break }
+                unsafe Self.fill(target.pointer, entry, segments)
+                let element = unsafe elements + 8 &* ((first &+ taken) & mask)
+                unsafe SharedCell.storeRelaxed32(element, UInt32(target.head))
+                unsafe SharedCell.storeRelaxed32(element + 4, needed)
+                bytes &+= UInt64(length)
+                taken &+= 1
+            } else if entry.isDropped == 0 {
+                tally.tooBig &+= 1
+            }
+            done &+= 1
+        }
+        nextAvailable = nextAvailable &+ UInt16(truncatingIfNeeded: taken)
+        nextUsed = nextUsed &+ UInt16(truncatingIfNeeded: taken)
+        tally.packets &+= UInt64(truncatingIfNeeded: taken)
+        tally.bytes &+= bytes
+        return done
+    }
+
+    /// Header and packet, one behind the other.
+    @_noLocks @inline(__always)
+    private static func fill(
+        _ target: UnsafeMutableRawPointer,
+        _ entry: BurstEntry,
+        _ segments: UnsafeMutablePointer<Segment>
+    ) {
+        unsafe storeHeader(NetHeader(bufferCount: 1), target)
+        let at = unsafe target + NetHeader.size
+        let piece = unsafe segments + Int(entry.firstSegment)
+        if entry.segmentCount == 1 {
+            unsafe SharedCell.copyPacket(at, piece.pointee.pointer, Int(entry.byteCount))
+        } else {
+            unsafe fillPieces(at, piece, Int(entry.segmentCount))
+        }
+    }
+
+    @_noLocks
+    private static func fillPieces(
+        _ target: UnsafeMutableRawPointer,
+        _ pieces: UnsafeMutablePointer<Segment>,
+        _ count: Int
+    ) {
+        var at = unsafe target
+        var index = 0
+        while index < count {
             let piece = unsafe pieces[index]
-            unsafe SharedCell.copy(at, piece.pointer, Int(piece.length))
+            unsafe SharedCell.copyPacket(at, piece.pointer, Int(piece.length))
             unsafe at += Int(piece.length)
             index &+= 1
         }
-        writeUsed(head: head, written: needed)
-        nextAvailable = nextAvailable &+ 1
-        return true
     }
 
     @_noLocks @inline(__always)

@@ -11,6 +11,9 @@ enum SpreadResult {
 }
 
 extension SplitDeviceQueue {
+    /// Most pieces of buffers that one packet is spread over.
+    static var mostTargets: Int { @_noLocks get { 4096 } }
+
     /// Delivers a packet into chains of any shape, several when `mergeable`: every chain but the
     /// last is filled to its end (virtio 1.3 §5.1.6.4). Chains are collected and checked first, so
     /// that a packet is either delivered whole or not at all.
@@ -122,7 +125,7 @@ extension SplitDeviceQueue {
             let place = unsafe targets[target]
             let room = unsafe Int(place.length) &- offset
             let step = min(room, count &- done)
-            unsafe SharedCell.copy(place.pointer + offset, source + done, step)
+            unsafe SharedCell.copyPacket(place.pointer + offset, source + done, step)
             done &+= step
             offset &+= step
             if step == room {

@@ -23,10 +23,16 @@ public struct SplitDeviceQueue: ~Copyable {
     var memory: MemoryTable
     var view: MemoryView
     var areas: SplitRingAreas
+    /// The region in which the last readable buffer lay: the next is likely to lie there, too.
+    var readRegion: MemoryRegion
+    /// The same for writable buffers.
+    var writeRegion: MemoryRegion
     /// Private copy of an indirect table while it is walked (HI-C11); absent without the feature.
     let scratch: UnsafeMutableRawPointer?
     /// Pieces of the buffers that one packet is spread over, and a slot for its header.
     let targets: UnsafeMutablePointer<Segment>
+    /// Chains that a delivery has looked at.
+    let plain: UnsafeMutablePointer<PlainTarget>
     let size: UInt16
     /// EVENT_IDX was negotiated.
     let usesEventIndex: Bool
@@ -47,7 +53,7 @@ public struct SplitDeviceQueue: ~Copyable {
     /// Segments of length 0 that were passed over (HI-A11).
     public internal(set) var skippedSegments: UInt64 = 0
     /// The one bit of `fault` that the packet path looks at.
-    var isBroken = false
+    public internal(set) var isBroken = false
     /// Why the queue broke; `nil` while it runs.
     public internal(set) var fault: QueueFault?
 
@@ -69,12 +75,15 @@ public struct SplitDeviceQueue: ~Copyable {
         self.configuration = configuration
         self.memory = memory
         unsafe view = memory.view
+        unsafe readRegion = MemoryRegion(empty: areas.used)
+        writeRegion = readRegion
         size = configuration.size
         usesEventIndex = configuration.features.contains(.eventIndex)
         unsafe scratch =
             configuration.features.contains(.indirect)
             ? .allocate(byteCount: 16 * Int(configuration.size), alignment: 16) : nil
         unsafe targets = .allocate(capacity: Self.mostTargets + 1)
+        unsafe plain = .allocate(capacity: ChainBurst.capacity)
         let used = unsafe SharedCell.loadRelaxed16(areas.used + SplitRingLayout.indexOffset)
         let isBehind = configuration.nextAvailable &- used <= configuration.size
         let start = isBehind ? used : configuration.nextAvailable
@@ -102,10 +111,13 @@ public struct SplitDeviceQueue: ~Copyable {
         )
         memory = .empty
         unsafe view = memory.view
+        unsafe readRegion = MemoryRegion(empty: zeroes)
+        writeRegion = readRegion
         size = 1
         usesEventIndex = false
         unsafe scratch = unsafe zeroes
         unsafe targets = .allocate(capacity: Self.mostTargets + 1)
+        unsafe plain = .allocate(capacity: ChainBurst.capacity)
         nextAvailable = 0
         knownAvailable = 0
         nextUsed = 0
@@ -117,6 +129,7 @@ public struct SplitDeviceQueue: ~Copyable {
     deinit {
         unsafe scratch?.deallocate()
         unsafe targets.deallocate()
+        unsafe plain.deallocate()
     }
 
     /// Why the queue broke; `nil` while it runs.
@@ -155,6 +168,8 @@ public struct SplitDeviceQueue: ~Copyable {
             side: .device
         )
         unsafe view = memory.view
+        unsafe readRegion = MemoryRegion(empty: areas.used)
+        writeRegion = readRegion
         self.memory = memory
     }
 
