@@ -25,6 +25,9 @@ struct RunCommand: ParsableCommand {
             report = try RunSession(options, reporter).run()
         } catch let error as ExitCode {
             throw error
+        } catch let error as RunError {
+            reporter.problem("\(error)")
+            throw ExitCode(error.isUsage ? 2 : 1)
         } catch {
             reporter.problem("\(error)")
             throw ExitCode(1)
@@ -46,11 +49,12 @@ struct RunCommand: ParsableCommand {
         guard let address = PCIAddress(target) else {
             throw RunError.target(target)
         }
-        guard let identity = try PCIBus.identify(address) else {
+        guard let record = try PCIBus.identify(address) else {
             throw RunError.noFunction(target)
         }
+        let driver = record.driver.map { "driver \($0)" } ?? "no driver"
         throw RunError.notSupported(
-            "--device \(target) (\(identity)): only `emulated` can be driven yet"
+            "--device \(target) (\(record.name), \(driver)): only `emulated` can be driven yet"
         )
     }
 }
@@ -61,7 +65,12 @@ enum RunError: Error, CustomStringConvertible {
     case target(String)
     case noFunction(String)
     case peerProcess(String)
-    case uplink(String)
+
+    /// The command line was wrong, rather than the machine or a peer.
+    var isUsage: Bool {
+        if case .target = self { return true }
+        return false
+    }
 
     var description: String {
         switch self {
@@ -71,7 +80,6 @@ enum RunError: Error, CustomStringConvertible {
         case .noFunction(let address):
             "pci/address: there is no PCI function \(address); see `lspci -D`"
         case .peerProcess(let what): "peer/process: \(what)"
-        case .uplink(let what): "uplink: \(what)"
         }
     }
 }
