@@ -78,9 +78,23 @@ let package = Package(
             name: "vhost-pci",
             dependencies: [
                 "AdminQueue", "VhostPCINet", "VhostUser", "PollEngine", "Virtio", "Virtqueue",
-                "PCI", "GuestMemory", "HostSystem", "VirtioSpec", argumentParser, logging,
-                histogram,
+                "PCI", "GuestMemory", "HostSystem", "VirtioSpec", "RingBench", argumentParser,
+                logging, histogram,
             ],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "CRingBaseline",
+            path: "tools/bench/CRingBaseline",
+            cSettings: strictC + [.unsafeFlags(["-O3"])]
+        ),
+        .target(
+            name: "RingBench",
+            dependencies: [
+                "CRingBaseline", "PollEngine", "Virtqueue", "GuestMemory", "HostSystem",
+                "VirtioSpec",
+            ],
+            path: "tools/bench/RingBench",
             swiftSettings: strict
         ),
         tests("HostSystem", ["HostSystem", "CSystemShims"]),

@@ -7,7 +7,7 @@ struct VhostPCI: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "vhost-pci",
         abstract: "User-space virtio devices and drivers.",
-        subcommands: [RunCommand.self, PeerCommand.self]
+        subcommands: [RunCommand.self, PeerCommand.self, BenchCommand.self]
     )
 
     /// Runs the command; exit status 0 done, 1 failed, 2 wrong usage, 3 refused for safety.
