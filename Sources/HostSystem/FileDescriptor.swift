@@ -47,6 +47,13 @@ public final class FileDescriptor: Sendable {
         )
     }
 
+    /// True for a memfd and for a file on tmpfs or hugetlbfs: memory that the kernel alone keeps.
+    ///
+    /// Only they can be asked for seals, and the question never reaches a file system. Every other
+    /// one, `fstat` and `fstatfs` included, would be answered by whoever serves the file: on FUSE
+    /// that is a program of its user's, which may let us wait for ever (HI-D10).
+    public var isSharedMemory: Bool { shim_memfd_seals(rawValue) >= 0 }
+
     /// True for an eventfd, the only kind a kick or call descriptor may have.
     public var isEventFD: Bool { shim_is_eventfd(rawValue) == 1 }
 }

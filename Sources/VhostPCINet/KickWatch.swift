@@ -6,17 +6,25 @@ internal import HostSystem
 /// without pause: at most `burst` wake-ups in `pauseMilliseconds` are served, and what comes in
 /// between is one more wake-up after the pause (HI-A29, HI-D24). Nothing is lost: the count stays in
 /// the eventfd.
+///
+/// An eventfd that its maker made a semaphore gives its count back one by one. Before a pause it is
+/// read a bounded number of times more; while that does not empty it, the pauses of that ring grow.
 final class KickWatch {
     /// Wake-ups of one ring between two pauses.
     static let burst = 32
     /// Length of a pause.
     static let pauseMilliseconds: UInt64 = 1
+    /// Length of the longest pause of a ring whose count does not go down.
+    static let longestPauseMilliseconds: UInt64 = 64
+    /// Reads of one descriptor before a pause.
+    static let drainLimit = 256
 
     private final class Kick {
         let descriptor: FileDescriptor
         var source: EventLoop.Source?
         var windowStart: UInt64 = 0
         var wakeups = 0
+        var pauseMilliseconds = KickWatch.pauseMilliseconds
 
         init(_ descriptor: FileDescriptor) {
             self.descriptor = descriptor
@@ -84,7 +92,14 @@ final class KickWatch {
 
     private func pause(_ ring: Int, _ kick: Kick) {
         if let source = kick.source { loop.remove(source) }
-        kick.source = loop.after(milliseconds: Self.pauseMilliseconds) { [weak self] in
+        let isEmpty = (0..<Self.drainLimit).contains { _ in
+            EventFD.drain(kick.descriptor.rawValue) == 0
+        }
+        kick.pauseMilliseconds =
+            isEmpty
+            ? Self.pauseMilliseconds
+            : min(Self.longestPauseMilliseconds, kick.pauseMilliseconds * 2)
+        kick.source = loop.after(milliseconds: kick.pauseMilliseconds) { [weak self] in
             guard let self, kicks[ring] === kick else { return }
             // A descriptor that could be watched before can be watched again; if not, it is polled.
             try? arm(ring, kick)

@@ -12,7 +12,7 @@ public struct FrontendWish: Sendable {
     public var protocolFeatures: ProtocolFeatures = .used
     /// Milliseconds for one reply. DPDK's back-end takes seconds to map a gigabyte.
     public var replyMilliseconds: UInt64 = 10_000
-    /// Milliseconds for `connect` altogether, attempts included.
+    /// Milliseconds for `connect` and the handshake altogether, attempts included.
     public var connectMilliseconds: UInt64 = 10_000
 
     /// Describes a wish.
@@ -76,17 +76,29 @@ public final class Frontend {
     /// Goes through the handshake on a connected socket.
     ///
     /// With `expecting`, a back-end that lost something since is refused (HI-D63).
-    public init(
+    public convenience init(
         _ socket: UnixSocket,
         wish: FrontendWish,
         expecting: Identity? = nil,
         cancel: FileDescriptor? = nil
+    ) throws(FrontendError) {
+        let limit = Deadline(milliseconds: wish.connectMilliseconds)
+        try self.init(socket, wish, expecting, cancel, until: limit)
+    }
+
+    private init(
+        _ socket: UnixSocket,
+        _ wish: FrontendWish,
+        _ expecting: Identity?,
+        _ cancel: FileDescriptor?,
+        until limit: Deadline
     ) throws(FrontendError) {
         channel = FrontendChannel(
             socket,
             replyMilliseconds: wish.replyMilliseconds,
             cancel: cancel
         )
+        channel.limit = limit
         let offered = FeatureBits(rawValue: try channel.ask(.getFeatures))
         var protocolOffer: ProtocolFeatures = []
         if offered.contains(.vhostUserProtocol) {
@@ -125,6 +137,7 @@ public final class Frontend {
         let bit30: FeatureBits = offered.contains(.vhostUserProtocol) ? .vhostUserProtocol : []
         try channel.tell(.setFeatures, NumberPayload.encode(features.union(bit30).rawValue))
         try agreeOnFeatures()
+        channel.limit = nil
     }
 
     deinit {
@@ -144,18 +157,15 @@ public final class Frontend {
         while true {
             let failure: FrontendError
             do throws(FrontendError) {
-                return try Frontend(
-                    try socket(to: path),
-                    wish: wish,
-                    expecting: expecting,
-                    cancel: cancel
-                )
+                let socket = try socket(to: path)
+                return try Frontend(socket, wish, expecting, cancel, until: deadline)
             } catch {
                 failure = error
             }
             guard failure.isWorthAnotherAttempt, !deadline.hasPassed else { throw failure }
             var entry = pollfd(fd: cancel?.rawValue ?? -1, events: Int16(POLLIN), revents: 0)
-            if unsafe poll(&entry, 1, 20) == 1 { throw FrontendError.cancelled }
+            let pause = min(20, deadline.remainingMilliseconds)
+            if unsafe poll(&entry, 1, pause) == 1 { throw FrontendError.cancelled }
         }
     }
 

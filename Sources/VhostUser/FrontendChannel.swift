@@ -9,6 +9,9 @@ final class FrontendChannel {
     /// Protocol features in force: they decide whether an acknowledgement can be asked for.
     var protocolFeatures: ProtocolFeatures = []
 
+    /// When everything that is waited for must be over, whatever one reply may take.
+    var limit: Deadline?
+
     private let connection: Connection
     private let replyMilliseconds: UInt64
     private let cancel: FileDescriptor?
@@ -76,6 +79,12 @@ final class FrontendChannel {
 
     // MARK: - Bytes
 
+    private var replyDeadline: Deadline {
+        let own = Deadline(milliseconds: replyMilliseconds)
+        guard let limit, limit.nanoseconds < own.nanoseconds else { return own }
+        return limit
+    }
+
     private func send(
         _ request: Request,
         _ payload: [UInt8],
@@ -86,7 +95,7 @@ final class FrontendChannel {
         guard isOpen else { throw FrontendError.closed(during: name) }
         let message = Message(request, needsReply: needsReply, payload: payload)
         try react(connection.send(message.encoded, descriptors: descriptors), name)
-        let deadline = Deadline(milliseconds: replyMilliseconds)
+        let deadline = replyDeadline
         while connection.hasUnsent {
             try wait(for: POLLOUT, until: deadline, name)
             try react(connection.flush(), name)
@@ -104,7 +113,7 @@ final class FrontendChannel {
     /// The payload of the reply to `request`; anything else closes the connection (HI-D60).
     private func reply(to request: Request) throws(FrontendError) -> [UInt8] {
         let name = MessageTable.rule(request).name
-        let deadline = Deadline(milliseconds: replyMilliseconds)
+        let deadline = replyDeadline
         while true {
             switch connection.receive() {
             case .waiting: try wait(for: POLLIN, until: deadline, name)
@@ -146,7 +155,9 @@ final class FrontendChannel {
         _ name: String
     ) throws(FrontendError) {
         guard !deadline.hasPassed else {
-            throw fail(Violation(.stall, "\(name) is not answered in \(replyMilliseconds) ms"))
+            let isOwn = limit?.hasPassed != true
+            let when = isOwn ? "in \(replyMilliseconds) ms" : "before the connect deadline"
+            throw fail(Violation(.stall, "\(name) is not answered \(when)"))
         }
         var entries = [
             pollfd(fd: descriptor.rawValue, events: Int16(event), revents: 0),

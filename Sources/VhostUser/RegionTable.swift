@@ -112,6 +112,13 @@ public struct RegionTable: Sendable {
         _ region: MemoryRegionPayload,
         _ descriptor: FileDescriptor
     ) throws(Violation) -> PeerRegion {
+        // Before anything that a file system could answer: it might not.
+        guard descriptor.isSharedMemory else {
+            throw Violation(
+                .descriptorKind,
+                "not supported: memory that is no memfd and not on tmpfs or hugetlbfs"
+            )
+        }
         let status: FileStatus
         do {
             status = try descriptor.status()

@@ -1,3 +1,4 @@
+import Glibc
 import HostSystem
 import Testing
 
@@ -17,6 +18,16 @@ import Testing
         loop = try EventLoop()
         watch = KickWatch(loop: loop) { [log] in log.rings.append($0) }
         kicks = try (0..<2).map { _ in try EventFD() }
+    }
+
+    /// An eventfd that gives its count back one by one; Glibc's module leaves the call out.
+    private func semaphore(count: UInt32) throws -> FileDescriptor {
+        typealias Call = @convention(c) (UInt32, Int32) -> Int32
+        let symbol = unsafe try #require(dlsym(nil, "eventfd"))
+        let call = unsafe unsafeBitCast(symbol, to: Call.self)
+        let raw = call(count, 0o4001)  // EFD_NONBLOCK, EFD_SEMAPHORE
+        #expect(raw >= 0)
+        return FileDescriptor(owning: raw)
     }
 
     @Test func `VPN-D-05: a kick wakes its own ring and no other`() throws {
@@ -83,6 +94,39 @@ import Testing
         kicks[0].signal()
         try loop.turn(limitMilliseconds: 100)
         #expect(log.rings == [3])
+    }
+
+    @Test
+    func `HI-D24: a kick that gives its count back one by one wakes a bounded number of times`()
+        throws
+    {
+        let semaphore = try semaphore(count: 1_000_000)
+        try watch.watch([1: semaphore, 3: kicks[0].descriptor])
+        let settled = Deadline(milliseconds: 400)
+        while !settled.hasPassed { try loop.turn(limitMilliseconds: 2) }
+        log.rings = []
+        let window = Deadline(milliseconds: 400)
+        while !window.hasPassed { try loop.turn(limitMilliseconds: 2) }
+        // At the longest pause there are at most seven windows in that time.
+        #expect(!log.rings.isEmpty)
+        #expect(log.rings.count <= 7 * (KickWatch.burst + 1))
+        // Another ring's kick is not held up.
+        log.rings = []
+        kicks[0].signal()
+        for _ in 0..<3 { try loop.turn(limitMilliseconds: 1) }
+        #expect(log.rings.contains(3))
+    }
+
+    @Test func `HI-D24: a semaphore that was emptied is served without long pauses again`() throws {
+        let semaphore = try semaphore(count: 300)
+        try watch.watch([1: semaphore])
+        let settled = Deadline(milliseconds: 100)
+        while !settled.hasPassed { try loop.turn(limitMilliseconds: 2) }
+        log.rings = []
+        EventFD.signal(semaphore.rawValue)
+        try loop.turn(limitMilliseconds: 100)
+        try loop.turn(limitMilliseconds: 1)
+        #expect(log.rings == [1])
     }
 
     @Test func `HI-D24: a descriptor that cannot be watched is refused`() throws {

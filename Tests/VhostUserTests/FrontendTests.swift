@@ -217,6 +217,42 @@ import VirtioSpec
         script.join()
     }
 
+    @Test(arguments: [nil, 60] as [UInt64?])
+    func `HI-D61: the connect deadline holds for the whole handshake`(pause: UInt64?) throws {
+        let slow = try ScriptedBackend { message in
+            guard let pause, case .bytes(let bytes) = ScriptedBackend.good(message) else {
+                return .nothing
+            }
+            usleep(UInt32(pause) * 1000)
+            return .bytes(bytes)
+        }
+        var impatient = wish
+        impatient.connectMilliseconds = 150
+        impatient.replyMilliseconds = 5000
+        let began = MonotonicClock.now
+        let error = failure { () throws(FrontendError) in
+            _ = try Frontend(slow.socket, wish: impatient)
+        }
+        #expect(error?.id == "vu/stall")
+        #expect(MonotonicClock.now - began < 1_500_000_000)
+        slow.finish()
+    }
+
+    @Test func `HI-D61: a back-end that never answers ends connect at its deadline`() throws {
+        let path = uniquePath()
+        let silent = try UnixListener(path: path)
+        var impatient = wish
+        impatient.connectMilliseconds = 100
+        impatient.replyMilliseconds = 5000
+        let began = MonotonicClock.now
+        let error = failure { () throws(FrontendError) in
+            _ = try Frontend.connect(to: path, wish: impatient)
+        }
+        withExtendedLifetime(silent) {}
+        #expect(error?.id == "vu/stall")
+        #expect(MonotonicClock.now - began < 1_500_000_000)
+    }
+
     @Test func `nobody at the path ends the attempts at the deadline`() {
         var impatient = wish
         impatient.connectMilliseconds = 60

@@ -129,6 +129,19 @@ import Testing
         }
     }
 
+    @Test func `HI-D10: memory that a file system keeps is refused unasked`() throws {
+        // Regular, open for reading and writing, and not of the kernel's memory.
+        let file = try open("/proc/self/oom_score_adj", O_RDWR)
+        #expect(try file.status().isRegular && file.status().isReadWrite)
+        let region = MemoryRegionPayload(
+            guestAddress: 0,
+            length: 0x1000,
+            userAddress: 0,
+            fileOffset: 0
+        )
+        #expect(refusal([region], [file]) == .descriptorKind)
+    }
+
     @Test func `HI-I12: a file that can shrink is taken and told apart`() throws {
         let file = try unsealedFile(size: 0x1000)
         let region = MemoryRegionPayload(

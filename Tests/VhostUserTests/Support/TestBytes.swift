@@ -110,7 +110,7 @@ func epollDescriptor() throws -> FileDescriptor {
 
 /// A file of `size` bytes that anybody may cut short.
 func unsealedFile(size: Int) throws -> FileDescriptor {
-    var name = Array("/tmp/vhost-user-test-XXXXXX".utf8CString)
+    var name = Array("/dev/shm/vhost-user-test-XXXXXX".utf8CString)
     let raw = unsafe mkstemp(&name)
     guard raw >= 0 else { throw SystemError("make a file", Errno(errno)) }
     unsafe unlink(name)
