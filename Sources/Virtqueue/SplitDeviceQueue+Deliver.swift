@@ -32,7 +32,8 @@ extension SplitDeviceQueue {
 
     /// Copies packets into the driver's writable chains (a peer's receive ring), each behind a
     /// network header, in one copy from where they lie. Returns how many entries are dealt with;
-    /// the rest found no buffer. The driver sees them with `publishDelivered`.
+    /// the rest found no buffer, or none within the descriptors that are looked at between two
+    /// publications. The driver sees them with `publishDelivered`.
     ///
     /// With `mergeable` a packet takes as many chains as it needs, otherwise one. Entries marked as
     /// dropped are passed over.
@@ -65,9 +66,11 @@ extension SplitDeviceQueue {
         }
     }
 
-    /// Shows the driver everything delivered so far, with one release store.
+    /// Shows the driver everything delivered so far, with one release store. Deliveries may then
+    /// walk over as many descriptors again.
     @_noLocks
     public mutating func publishDelivered() {
+        walkBudget = Self.mostWalked(size)
         publishUsed()
     }
 

@@ -14,6 +14,19 @@ extension SplitDeviceQueue {
     /// Most pieces of buffers that one packet is spread over.
     static var mostTargets: Int { @_noLocks get { 4096 } }
 
+    /// Descriptors that deliveries walk over between two publications, the chain begun last
+    /// included whole: a ring's worth, and never fewer than a burst of large packets in small
+    /// buffers needs.
+    @_noLocks
+    static func mostWalked(_ size: UInt16) -> Int {
+        max(Int(size), mostTargets)
+    }
+
+    /// Bytes of the longest packet with its header: what lies behind them in a chain is not used.
+    static var mostUsed: UInt64 {
+        @_noLocks get { UInt64(longestPacket) &+ UInt64(NetHeader.size) }
+    }
+
     /// Delivers a packet into chains of any shape, several when `mergeable`: every chain but the
     /// last is filled to its end (virtio 1.3 §5.1.6.4). Chains are collected and checked first, so
     /// that a packet is either delivered whole or not at all.
@@ -33,6 +46,8 @@ extension SplitDeviceQueue {
         while missing > 0, result == .delivered {
             if chains > 0, !mergeable {
                 result = .tooBig
+            } else if walkBudget <= 0 {
+                result = .noBuffer
             } else if availableChains(1) == 0 {
                 // A ring that is full of buffers and still too small can never hold the packet.
                 result = chains == Int(size) ? .tooBig : .noBuffer
@@ -62,6 +77,11 @@ extension SplitDeviceQueue {
         var filled: UInt32 = 0
         while let descriptor = unsafe next(&cursor) {
             if descriptor.isWritable { hasWritable = true }
+            // Pieces are looked up one by one: not for bytes that no packet reaches.
+            let isUnused = filled == missing || !descriptor.isWritable
+            if isUnused, unsafe cursor.bytes &- UInt64(descriptor.length) >= Self.mostUsed {
+                continue
+            }
             var offset: UInt32 = 0
             repeat {
                 guard let piece = unsafe piece(descriptor, offset, &cursor) else { break }
@@ -77,6 +97,7 @@ extension SplitDeviceQueue {
                 filled &+= use
             } while offset < descriptor.length
         }
+        unsafe walkBudget &-= Int(cursor.visited)
         if unsafe cursor.isFaulty {
             unsafe breakQueue(cursor)
             return .noBuffer

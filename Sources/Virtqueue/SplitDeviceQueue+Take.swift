@@ -110,6 +110,11 @@ extension SplitDeviceQueue {
         var bytes: UInt32 = 0
         var cursor = unsafe walk(from: head)
         while let descriptor = unsafe next(&cursor) {
+            // Too big already, and going to be dropped: its pieces are not looked up any more.
+            if unsafe cursor.bytes &- UInt64(descriptor.length) > Self.mostUsed {
+                if !descriptor.isWritable { bytes &+= descriptor.length }
+                continue
+            }
             var offset: UInt32 = 0
             repeat {
                 guard let piece = unsafe piece(descriptor, offset, &cursor) else { break }

@@ -11,7 +11,8 @@ struct ChainCursor {
     fileprivate var index: UInt16
     fileprivate var isAtEnd = false
     fileprivate var hasWritable = false
-    fileprivate var bytes: UInt64 = 0
+    /// Bytes of the buffers seen so far.
+    fileprivate(set) var bytes: UInt64 = 0
     /// Head of the chain.
     let head: UInt16
     /// Buffers seen so far.

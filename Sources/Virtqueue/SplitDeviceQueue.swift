@@ -50,6 +50,9 @@ public struct SplitDeviceQueue: ~Copyable {
     /// False until the first decision: the first one always notifies under EVENT_IDX, because the
     /// driver's `used_event` may predate this device.
     var hasNotified = false
+    /// Descriptors that deliveries may still walk over before the next publication: what a driver
+    /// posts decides how far a walk is, and others wait for its end (HI-C14, R3).
+    var walkBudget: Int
     /// Segments of length 0 that were passed over (HI-A11).
     public internal(set) var skippedSegments: UInt64 = 0
     /// The one bit of `fault` that the packet path looks at.
@@ -92,6 +95,7 @@ public struct SplitDeviceQueue: ~Copyable {
         nextUsed = start
         publishedUsed = start
         notifiedUsed = start
+        walkBudget = Self.mostWalked(size)
         fault = nil
     }
 
@@ -123,6 +127,7 @@ public struct SplitDeviceQueue: ~Copyable {
         nextUsed = 0
         publishedUsed = 0
         notifiedUsed = 0
+        walkBudget = Self.mostWalked(1)
         fault = nil
     }
 
