@@ -97,7 +97,7 @@ let package = Package(
             path: "tools/bench/RingBench",
             swiftSettings: strict
         ),
-        tests("HostSystem", ["HostSystem", "CSystemShims"]),
+        tests("HostSystem", ["HostSystem", "CSystemShims", "RingSupport"]),
         tests("GuestMemory", ["GuestMemory", "HostSystem"]),
         .systemLibrary(name: "CLinuxVirtio", path: "Tests/CLinuxVirtio"),
         tests("VirtioSpec", ["VirtioSpec", "CLinuxVirtio"]),
@@ -117,12 +117,21 @@ let package = Package(
             ["Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec", "RingSupport"]
         ),
         tests("PCI", ["PCI", "Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec"]),
-        tests("Virtio", ["Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec"]),
+        tests(
+            "Virtio",
+            [
+                "Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec",
+                "RingSupport",
+            ]
+        ),
         tests(
             "AdminQueue",
             ["AdminQueue", "Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec"]
         ),
-        tests("VhostUser", ["VhostUser", "GuestMemory", "HostSystem", "VirtioSpec"]),
+        tests(
+            "VhostUser",
+            ["VhostUser", "GuestMemory", "HostSystem", "VirtioSpec", "RingSupport"]
+        ),
         tests(
             "VhostPCINet",
             [

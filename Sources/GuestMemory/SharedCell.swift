@@ -1,4 +1,5 @@
 public import CSystemShims
+public import HostSystem
 
 /// Single-instruction access to memory that another party may write at the same moment.
 ///
@@ -146,11 +147,10 @@ public enum SharedCell {
     }
 
     /// Adds 1 to an eventfd: the only system call a packet path makes, once a burst at the most and
-    /// only when the other side asked for it. False when the counter is full.
+    /// only when the other side asked for it. Never waits for whoever shares it.
     @_semantics("no_performance_analysis") @inlinable @inline(__always)
-    public static func signal(_ eventDescriptor: Int32) -> Bool {
-        var one: UInt64 = 1
-        return unsafe shim_write(eventDescriptor, &one, 8) == 8
+    public static func signal(_ eventDescriptor: Int32) -> SignalOutcome {
+        SignalOutcome(result: shim_event_add(eventDescriptor))
     }
 
     /// Reads one frame from a TAP interface: its length, or a negative error number. A system call.

@@ -10,8 +10,9 @@ public final class EventFD: Sendable {
         descriptor = FileDescriptor(owning: try checked(shim_eventfd(), "create an eventfd"))
     }
 
-    /// Adds 1 to the count. A full counter already wakes its reader, so that is no error.
-    public func signal() {
+    /// Adds 1 to the count; never waits for whoever shares it, see `SignalOutcome`.
+    @discardableResult
+    public func signal() -> SignalOutcome {
         EventFD.signal(descriptor.rawValue)
     }
 
@@ -20,11 +21,11 @@ public final class EventFD: Sendable {
         EventFD.drain(descriptor.rawValue)
     }
 
-    /// Adds 1 to the count of a descriptor known to be an eventfd; false when it could not.
+    /// Adds 1 to the count of a descriptor known to be an eventfd; never waits for whoever shares it,
+    /// see `SignalOutcome`.
     @discardableResult
-    public static func signal(_ descriptor: Int32) -> Bool {
-        var one: UInt64 = 1
-        return unsafe shim_write(descriptor, &one, 8) == 8
+    public static func signal(_ descriptor: Int32) -> SignalOutcome {
+        SignalOutcome(result: shim_event_add(descriptor))
     }
 
     /// Takes the whole count of a descriptor known to be an eventfd; 0 when nothing was signalled.

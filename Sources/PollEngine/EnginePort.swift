@@ -95,5 +95,6 @@ extension EngineReport.Port {
         drops.merge(peer.drops) { $0 &+ $1 }
         kicksSent = peer.kicksSent
         kicksSuppressed = peer.kicksSuppressed
+        notifyFull = peer.notifyFull
     }
 }

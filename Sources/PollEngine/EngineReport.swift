@@ -71,6 +71,8 @@ public struct EngineReport: Sendable {
         public var kicksSent: UInt64 = 0
         /// Notifications that the peer spared us.
         public var kicksSuppressed: UInt64 = 0
+        /// Notifications that were not needed: the peer's counter was full (HI-D25).
+        public var notifyFull: UInt64 = 0
         /// The first broken ring of the present attachment.
         public var ringError: RingError?
         /// How long the port has taken no packet that was for it (`peer/stalled`); `nil` when it

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import HostSystem
 internal import VirtioSpec
 public import Virtqueue
 
@@ -77,7 +78,9 @@ public struct PeerPort: ~Copyable {
     public mutating func finishReceive(_ burst: borrowing ChainBurst) {
         guard !isBroken, burst.count > 0 else { return }
         incoming.releaseTaken(burst)
-        notify(incomingDoorbell, incoming.shouldNotifyDriver())
+        guard notify(incomingDoorbell, incoming.shouldNotifyDriver()) else {
+            return incoming.breakQueue(QueueFault(.notifyBlocked))
+        }
     }
 
     /// Copies packets into the peer's receive ring; returns how many entries are dealt with, the
@@ -111,7 +114,9 @@ public struct PeerPort: ~Copyable {
         guard !isBroken else { return }
         outgoing.publishDelivered()
         guard outgoing.hasUnnotified else { return }
-        notify(outgoingDoorbell, outgoing.shouldNotifyDriver())
+        guard notify(outgoingDoorbell, outgoing.shouldNotifyDriver()) else {
+            return outgoing.breakQueue(QueueFault(.notifyBlocked))
+        }
     }
 
     /// Tells the peer that we poll.
@@ -128,12 +133,18 @@ public struct PeerPort: ~Copyable {
         return incoming.requestNotifications()
     }
 
+    /// False when the doorbell must not be rung again (HI-D25).
     @_noLocks
-    private mutating func notify(_ doorbell: Doorbell, _ wanted: Bool) {
-        if wanted, doorbell.ring() {
-            counters.kicksSent &+= 1
-        } else {
+    private mutating func notify(_ doorbell: Doorbell, _ wanted: Bool) -> Bool {
+        guard wanted, !doorbell.isNone else {
             counters.kicksSuppressed &+= 1
+            return true
         }
+        switch doorbell.ring() {
+        case .signalled: counters.kicksSent &+= 1
+        case .full: counters.notifyFull &+= 1
+        case .blocked: return false
+        }
+        return true
     }
 }

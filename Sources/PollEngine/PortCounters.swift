@@ -10,6 +10,8 @@ public struct PortCounters: BitwiseCopyable, Sendable, Equatable {
     public var transmittedBytes: UInt64 = 0
     /// Notifications sent.
     public var kicksSent: UInt64 = 0
+    /// Notifications that were not needed: the counter of the call eventfd was full (HI-D25).
+    public var notifyFull: UInt64 = 0
     /// Publications of which the peer did not want to be told.
     public var kicksSuppressed: UInt64 = 0
     /// Polls that found nothing.

@@ -52,8 +52,16 @@ final class PeerNotify {
     }
 
     /// Signals every call eventfd once: doorbells that were rung while disconnected went nowhere.
-    func signalAll() {
-        for call in calls.values { EventFD.signal(call.rawValue) }
+    /// Refuses with `notify/blocked` the one whose peer made it block, and forgets it (HI-D25).
+    func signalAll() throws(Refusal) {
+        var blocked: [Int] = []
+        for (ring, call) in calls where EventFD.signal(call.rawValue) == .blocked {
+            calls[ring] = nil
+            blocked.append(ring)
+        }
+        guard blocked.isEmpty else {
+            throw Refusal("notify/blocked", "the call eventfd of rings \(blocked.sorted()) blocks")
+        }
     }
 
     /// Forgets the peer's descriptors.

@@ -229,7 +229,7 @@ public final class VhostPCINetDevice: VirtioDevice, PeerWindowProvider {
             guard let used = usedIndex(of: ring) else { continue }
             progress.end(ring.index, used: used)
         }
-        notify.signalAll()
+        refuse { () throws(Refusal) in try notify.signalAll() }
     }
 
     /// VPN-D-05: a kick of transmit queue i is an interrupt of receive queue i.

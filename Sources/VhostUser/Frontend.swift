@@ -251,7 +251,7 @@ public final class Frontend {
         try channel.tell(.setVringError, marked, [ring.error.descriptor])
         try channel.tell(.setVringKick, marked, [ring.kick.descriptor])
         rings[ring.index] = ring
-        ring.kick.signal()
+        if ring.kick.signal() == .blocked { throw FrontendError.kickBlocked(ring: ring.index) }
     }
 
     /// Lets a started ring work, or not. Without protocol features every ring works from its start,

@@ -22,6 +22,8 @@ public enum FrontendError: Error, Sendable, CustomStringConvertible {
     case featureLoss([String])
     /// An argument that no back-end could accept.
     case invalid(String)
+    /// The back-end, which shares the kick eventfd, makes it block whoever signals it (HI-D25).
+    case kickBlocked(ring: Int)
 
     /// The error id, where there is one.
     public var id: String? {
@@ -46,6 +48,7 @@ public enum FrontendError: Error, Sendable, CustomStringConvertible {
             "vu/feature-loss: the back-end lacks feature bits \(features.bits)"
         case .featureLoss(let list): "vu/feature-loss: \(list.joined(separator: ", "))"
         case .invalid(let what): what
+        case .kickBlocked(let ring): "notify/blocked: the kick eventfd of ring \(ring) blocks"
         }
     }
 }

@@ -70,7 +70,8 @@ final class ServedFrontend {
     private func perform(_ step: BackendSession.Step) {
         guard !hasEnded else { return }
         if let refused = step.refused { backend.count(refused) }
-        for descriptor in step.errorSignals { EventFD.signal(descriptor.rawValue) }
+        for descriptor in step.errorSignals { signal(descriptor) }
+        guard !hasEnded else { return }
         if let reply = step.reply { react(connection.send(reply)) }
         if let violation = step.close {
             end(.fault(id: violation.id.rawValue, detail: violation.detail))
@@ -120,7 +121,18 @@ final class ServedFrontend {
             backend.delegate?.backend(backend, callChanged: ring, to: call)
         }
         guard !hasEnded else { return }
-        for call in news.signals { EventFD.signal(call.rawValue) }
+        for call in news.signals where !hasEnded { signal(call) }
+    }
+
+    /// A front-end that makes us wait for its own eventfd is gone for us (HI-D25).
+    private func signal(_ event: FileDescriptor) {
+        guard !hasEnded, EventFD.signal(event.rawValue) == .blocked else { return }
+        end(
+            .fault(
+                id: "notify/blocked",
+                detail: "a call or error eventfd blocks whoever signals it"
+            )
+        )
     }
 
     /// Reads only while there is somewhere for the next message to go: the kernel's socket buffer is

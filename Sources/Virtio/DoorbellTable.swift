@@ -40,9 +40,13 @@ public final class DoorbellTable: @unchecked Sendable {
         slots.indices.contains(slot) ? slots[slot].rawValue : nil
     }
 
-    /// Rings a slot; one that does not exist is ignored (HI-G36).
+    /// Rings a slot; one that does not exist is ignored (HI-G36). One whose peer made the eventfd
+    /// block rings nobody from then on (HI-D25).
     public func ring(_ slot: Int) {
         guard slots.indices.contains(slot) else { return }
-        EventFD.signal(slots[slot].rawValue)
+        guard EventFD.signal(slots[slot].rawValue) == .blocked else { return }
+        // A duplicate of a descriptor of ours onto one of ours: the kernel has no reason to refuse,
+        // and if it does, the next ring is interrupted again.
+        try? connect(slot, to: nil)
     }
 }

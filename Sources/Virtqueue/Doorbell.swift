@@ -1,4 +1,5 @@
 public import GuestMemory
+public import HostSystem
 
 /// How a polling thread tells the other side that a ring moved: a value, so that no call through a
 /// protocol stands on the packet path.
@@ -29,17 +30,23 @@ public struct Doorbell: @unchecked Sendable, BitwiseCopyable {
     /// Rings nobody.
     public static let none = Doorbell(eventDescriptor: -1)
 
-    /// Rings once. False when there is nobody to ring or the counter is full (HI-D25): never waits.
+    /// True when there is nobody to ring.
+    public var isNone: Bool {
+        @_noLocks get { unsafe register == nil && descriptor < 0 }
+    }
+
+    /// Rings once; nobody counts as full. Never waits, and must not be rung again once `blocked`
+    /// came back (HI-D25).
     @_noLocks
     @inlinable
     @inline(__always)
     @discardableResult
-    public func ring() -> Bool {
+    public func ring() -> SignalOutcome {
         if let register = unsafe register {
             unsafe SharedCell.storeRegister16(register, value)
-            return true
+            return .signalled
         }
-        guard descriptor >= 0 else { return false }
+        guard descriptor >= 0 else { return .full }
         return unsafe SharedCell.signal(descriptor)
     }
 }

@@ -47,4 +47,6 @@ public enum QueueError: String, Error, Sendable, CaseIterable {
     case usedJump = "ring/used-jump"
     /// A used length is above what was posted as writable; only in strict mode (HI-A43).
     case usedLength = "ring/used-len"
+    /// The other side made its call eventfd block whoever signals it (HI-D25).
+    case notifyBlocked = "notify/blocked"
 }

@@ -160,6 +160,7 @@ public struct SplitDeviceQueue: ~Copyable {
     }
 
     /// Stops the queue for good; the first reason stays.
+    @_noLocks
     public mutating func breakQueue(_ reason: QueueFault) {
         if !isBroken { setFault(reason) }
     }

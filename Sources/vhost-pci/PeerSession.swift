@@ -56,9 +56,9 @@ struct PeerSession {
         while true {
             let now = MonotonicClock.now
             let arrived = rings.receive { frame in traffic.accept(frame, now: MonotonicClock.now) }
-            if arrived.wantsKick { receiveKick.signal() }
+            if arrived.wantsKick { try kick(receiveKick) }
             let sent = send(rings)
-            if rings.flushSent() { transmitKick.signal() }
+            if rings.flushSent() { try kick(transmitKick) }
             if let error = rings.error { throw error }
             if arrived.count > 0 { lastFrame = now }
             if traffic.phase == .finished, now > lastFrame + Self.quiet { return }
@@ -74,6 +74,10 @@ struct PeerSession {
             idleTurns = arrived.count == 0 && !sent ? idleTurns + 1 : 0
             if idleTurns > Self.patience { sched_yield() }
         }
+    }
+
+    private func kick(_ event: EventFD) throws(PeerError) {
+        if event.signal() == .blocked { throw .kickBlocked }
     }
 
     /// Queues what there is to send, a ring's worth at the most; true when there was something.
@@ -94,6 +98,7 @@ enum PeerError: Error, CustomStringConvertible {
     case silence(seconds: UInt64)
     case backendGone
     case brokenRings([Int])
+    case kickBlocked
 
     var description: String {
         switch self {
@@ -101,6 +106,8 @@ enum PeerError: Error, CustomStringConvertible {
         case .backendGone: "the back-end closed the connection"
         case .brokenRings(let rings):
             "the back-end reports broken rings: \(rings.map(String.init).joined(separator: ", "))"
+        case .kickBlocked:
+            "notify/blocked: the back-end makes the kick eventfd block whoever signals it"
         }
     }
 }

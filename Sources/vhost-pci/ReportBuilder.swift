@@ -46,7 +46,12 @@ struct ReportBuilder {
             gbitPerSecond: seconds > 0 ? Double(bytes) * 8 / seconds / 1e9 : nil,
             latency: summary.flatMap(latency),
             copiesPerPacket: copies(port),
-            kicks: isPeer ? .init(sent: port.kicksSent, suppressed: port.kicksSuppressed) : nil,
+            kicks: isPeer
+                ? .init(
+                    sent: port.kicksSent,
+                    suppressed: port.kicksSuppressed,
+                    full: port.notifyFull
+                ) : nil,
             drops: port.drops.isEmpty ? nil : port.drops
         )
     }

@@ -21,6 +21,7 @@ struct RunReport: Codable, Equatable {
     struct Kicks: Codable, Equatable {
         var sent: UInt64
         var suppressed: UInt64
+        var full: UInt64
     }
 
     struct Worker: Codable, Equatable {

@@ -23,7 +23,7 @@ import Testing
                     gbitPerSecond: 0.5,
                     latency: .init(p50: 1500, p99: 2500, p999: 10_000),
                     copiesPerPacket: 1,
-                    kicks: .init(sent: 3, suppressed: 4),
+                    kicks: .init(sent: 3, suppressed: 4, full: 0),
                     drops: ["peer/no-buffer": 1, "net/empty": 2]
                 )
             ]

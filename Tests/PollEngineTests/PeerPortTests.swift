@@ -1,3 +1,4 @@
+import Glibc
 import HostSystem
 import RingSupport
 import Testing
@@ -249,6 +250,54 @@ import Virtqueue
         #expect(port.counters.kicksSuppressed == 1)
         port.finishTransmit()
         #expect(port.counters.kicksSuppressed == 1)
+    }
+
+    @Test func `HI-D25: a full call counter is counted and breaks nothing`() throws {
+        let call = try EventFD()
+        var most: UInt64 = .max - 1
+        try #require(unsafe write(call.descriptor.rawValue, &most, 8) == 8)
+        let rig = try SplitRingRig()
+        var port = try port(rig, SplitRingRig(), call: call)
+        var burst = ChainBurst()
+        for _ in 0..<2 {
+            rig.offer(0, SplitRingRig.buffers, 64)
+            burst.clear()
+            #expect(port.receive(into: &burst, limit: 32) == 1)
+            port.finishReceive(burst)
+        }
+        #expect(port.error == nil)
+        #expect(port.counters.notifyFull == 2)
+        #expect(port.counters.kicksSent == 0)
+    }
+
+    @Test(arguments: [true, false])
+    func `HI-D25: a peer whose call eventfd blocks costs its own ring only`(
+        _ isReceive: Bool
+    ) throws {
+        let call = try BlockingEvent()
+        let from = try SplitRingRig()
+        let into = try SplitRingRig()
+        var port = try port(from, into, call: call.event)
+        var burst = ChainBurst()
+        from.offer(0, SplitRingRig.buffers, 64)
+        into.offer(0, SplitRingRig.buffers, 2048, flags: 2)
+        #expect(port.receive(into: &burst, limit: 32) == 1)
+        let start = MonotonicClock.now
+        if isReceive {
+            port.finishReceive(burst)
+        } else {
+            #expect(port.transmit(burst, from: 0, count: 1) == 1)
+            port.finishTransmit()
+        }
+        #expect(MonotonicClock.now - start < 1_000_000_000)
+        #expect(port.error == .notifyBlocked)
+        // It is not rung a second time.
+        let again = MonotonicClock.now
+        for _ in 0..<1000 {
+            port.finishReceive(burst)
+            port.finishTransmit()
+        }
+        #expect(MonotonicClock.now - again < 20_000_000)
     }
 
     @Test func `a port without a ring moves nothing and breaks nothing`() throws {

@@ -1,5 +1,6 @@
 import Glibc
 import HostSystem
+import RingSupport
 import Testing
 import VirtioSpec
 
@@ -44,6 +45,21 @@ import VirtioSpec
             #expect(openCount(sharing: memory.file.descriptor) == 1)
         }
         #expect(rig.backend.connectionCount == 20)
+    }
+
+    @Test func `HI-D25: a front-end whose call eventfd blocks us is disconnected`() throws {
+        let rig = try BackendRig()
+        let puppet = try rig.connectWorking(try TestMemory())
+        let blocking = try BlockingEvent()
+        // The front-end takes the flag away again between our setting it and our signal.
+        rig.device.onCall = { blocking.block() }
+        let index = VringDescriptor(index: 0, hasDescriptor: true).encoded
+        try puppet.send(.setVringCall, index, [blocking.event.descriptor])
+        let start = MonotonicClock.now
+        try rig.turn()
+        #expect(MonotonicClock.now - start < 1_000_000_000)
+        #expect(rig.device.lastFault == "notify/blocked")
+        #expect(!rig.backend.isConnected)
     }
 
     @Test func `HI-D38: a second connection is closed at once, the first notices nothing`() throws {

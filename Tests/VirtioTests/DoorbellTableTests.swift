@@ -1,4 +1,5 @@
 import HostSystem
+import RingSupport
 import Testing
 
 @testable import Virtio
@@ -35,6 +36,19 @@ import Testing
         }
         try table.connect(0, to: nil)
         #expect(table.descriptor(0) == number)
+    }
+
+    @Test func `HI-D25: a slot whose call eventfd blocks rings nobody from then on`() throws {
+        let table = try DoorbellTable(count: 1)
+        let blocking = try BlockingEvent()
+        try table.connect(0, to: blocking.event.descriptor)
+        let start = MonotonicClock.now
+        for _ in 0..<1000 { table.ring(0) }
+        #expect(MonotonicClock.now - start < 1_000_000_000)
+        let call = try EventFD()
+        try table.connect(0, to: call.descriptor)
+        table.ring(0)
+        #expect(call.drain() == 1)
     }
 
     @Test func `HI-G36: slots that do not exist are ignored`() throws {

@@ -17,6 +17,8 @@ final class LoggingDevice: BackendDelegate {
     /// Keeps the next resume closures instead of calling them.
     var holdsQuiesce = false
     var heldResumes: [() -> Void] = []
+    /// Runs inside `callChanged`.
+    var onCall: (() -> Void)?
     /// Runs inside `changed`.
     var onChange: ((Backend) -> Void)?
     /// Runs inside `disconnected`.
@@ -36,6 +38,7 @@ final class LoggingDevice: BackendDelegate {
 
     func backend(_ backend: Backend, callChanged ring: Int, to call: FileDescriptor?) {
         calls.append((ring, call))
+        onCall?()
     }
 
     func backend(_ backend: Backend, disconnected reason: DisconnectReason) {
