@@ -142,7 +142,8 @@ let package = Package(
         .testTarget(
             name: "CommandTests",
             dependencies: [
-                "vhost-pci", "PollEngine", "VhostUser", "Virtqueue", "GuestMemory", "HostSystem",
+                "vhost-pci", "PollEngine", "VhostPCINet", "VhostUser", "Virtqueue", "GuestMemory",
+                "HostSystem",
                 "VirtioSpec", argumentParser, histogram,
             ],
             swiftSettings: strict

@@ -170,9 +170,12 @@ public final class Engine {
 
     /// Takes a port's rings away. When this returns, no worker touches them or their memory.
     ///
-    /// Throws `workerStuck` when the worker does not follow in time: the memory is then kept, and
-    /// the call may be repeated. A port that is not attached is no error.
-    public func detach(_ id: PortID) throws(EngineError) {
+    /// Throws `workerStuck` when the worker does not follow within so many milliseconds: the memory
+    /// is then kept, and the call may be repeated. A port that is not attached is no error.
+    public func detach(
+        _ id: PortID,
+        milliseconds limit: UInt64 = Engine.patienceMilliseconds
+    ) throws(EngineError) {
         let port = try port(id)
         let attachment: PortAttachment
         let worker: Worker
@@ -189,7 +192,6 @@ public final class Engine {
             worker = server
             command = number
         }
-        let limit = Engine.patienceMilliseconds
         guard worker.follows(command, milliseconds: limit) else {
             throw .workerStuck(core: worker.core, port: port.name, milliseconds: limit)
         }

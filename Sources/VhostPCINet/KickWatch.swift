@@ -7,14 +7,14 @@ internal import HostSystem
 /// between is one more wake-up after the pause (HI-A29, HI-D24). Nothing is lost: the count stays in
 /// the eventfd.
 ///
-/// An eventfd that its maker made a semaphore gives its count back one by one. Before a pause it is
-/// read a bounded number of times more; while that does not empty it, the pauses of that ring grow.
+/// Pauses that follow one upon the other grow, for that ring alone. An eventfd that its maker made a
+/// semaphore gives its count back one by one: before a pause some more of it is taken.
 final class KickWatch {
     /// Wake-ups of one ring between two pauses.
     static let burst = 32
-    /// Length of a pause.
+    /// Length of the first pause.
     static let pauseMilliseconds: UInt64 = 1
-    /// Length of the longest pause of a ring whose count does not go down.
+    /// Length of the longest pause, in a storm that does not end.
     static let longestPauseMilliseconds: UInt64 = 64
     /// Reads of one descriptor before a pause.
     static let drainLimit = 256
@@ -25,6 +25,7 @@ final class KickWatch {
         var windowStart: UInt64 = 0
         var wakeups = 0
         var pauseMilliseconds = KickWatch.pauseMilliseconds
+        var pauseEnd: UInt64 = 0
 
         init(_ descriptor: FileDescriptor) {
             self.descriptor = descriptor
@@ -92,15 +93,15 @@ final class KickWatch {
 
     private func pause(_ ring: Int, _ kick: Kick) {
         if let source = kick.source { loop.remove(source) }
-        let isEmpty = (0..<Self.drainLimit).contains { _ in
-            EventFD.drain(kick.descriptor.rawValue) == 0
-        }
+        _ = (0..<Self.drainLimit).contains { _ in EventFD.drain(kick.descriptor.rawValue) == 0 }
+        let isSameStorm = kick.windowStart &- kick.pauseEnd < Self.pauseMilliseconds * 1_000_000
         kick.pauseMilliseconds =
-            isEmpty
-            ? Self.pauseMilliseconds
-            : min(Self.longestPauseMilliseconds, kick.pauseMilliseconds * 2)
+            isSameStorm
+            ? min(Self.longestPauseMilliseconds, kick.pauseMilliseconds * 2)
+            : Self.pauseMilliseconds
         kick.source = loop.after(milliseconds: kick.pauseMilliseconds) { [weak self] in
             guard let self, kicks[ring] === kick else { return }
+            kick.pauseEnd = MonotonicClock.now
             // A descriptor that could be watched before can be watched again; if not, it is polled.
             try? arm(ring, kick)
         }

@@ -71,8 +71,12 @@ public protocol PeerConnectionHost: AnyObject {
     /// ON: memory and rings may be touched.
     func peerConnected(_ connection: PeerConnection)
 
-    /// OFF: when this returns, no thread touches the window any more. The wait inside is bounded.
-    func peerDisconnecting()
+    /// OFF: makes every thread let go of the window, and waits for it, but not longer than so many
+    /// milliseconds.
+    ///
+    /// - Returns: true when no thread touches the window any more; false when one may. It is then
+    ///   asked again, for what was never acknowledged, until it says true.
+    func peerDisconnecting(milliseconds: UInt64) -> Bool
 
     /// Something worth a line happened.
     func driverReport(_ event: DriverEvent)

@@ -29,7 +29,9 @@ public final class VhostPCINetDriver {
     private(set) var receive: DriverBufferQueue?
     private(set) var transmit: DriverBufferQueue?
 
-    private let loop: EventLoop
+    let loop: EventLoop
+    /// Set while a thread of the host's may still work on a window that was taken away.
+    var stuck: EventLoop.Source?
     private var state = DriverState(maximumQueues: 0, features: [])
     private var events: [DriverState.Event] = []
     private var isProcessing = false
@@ -68,9 +70,10 @@ public final class VhostPCINetDriver {
         self.host = host
     }
 
-    /// Brings the device to DRIVER_OK, buffers for its messages included.
+    /// Brings the device to DRIVER_OK, buffers for its messages included. While threads still work on
+    /// an earlier peer's window nothing happens: it is started when they have let go.
     public func start() throws(VirtioError) {
-        guard arena == nil else { return }
+        guard arena == nil, stuck == nil else { return }
         do throws(VirtioError) {
             features = try DriverHandshake.run(transport, wanted: FeatureMirror.supported) {
                 features throws(VirtioError) in try setUp(features)
@@ -91,6 +94,11 @@ public final class VhostPCINetDriver {
         if let restart { loop.remove(restart) }
         restart = nil
         feed(.stop)
+        if let stuck {
+            loop.remove(stuck)
+            self.stuck = nil
+            host?.driverReport(.stopped)
+        }
         let deadline = Deadline(milliseconds: Self.offMilliseconds)
         while state.phase == .stopping, !deadline.hasPassed {
             // A device in this process answers while it is notified; others need the loop.
@@ -184,7 +192,7 @@ public final class VhostPCINetDriver {
     }
 
     /// Gives everything back. The device is reset first: it may write to the arena until then.
-    private func tearDown() {
+    func tearDown() {
         for source in sources { loop.remove(source) }
         sources = []
         if let health { loop.remove(health) }
@@ -292,8 +300,17 @@ public final class VhostPCINetDriver {
         isProcessing = true
         defer { isProcessing = false }
         while !events.isEmpty {
-            for action in state.handle(events.removeFirst()) { perform(action) }
+            for action in state.handle(events.removeFirst()) {
+                perform(action)
+                if stuck != nil { return forgetAll() }
+            }
         }
+    }
+
+    /// Neither what was to follow nor what came meanwhile counts any more.
+    private func forgetAll() {
+        events = []
+        state = DriverState(maximumQueues: 0, features: [])
     }
 
     private func perform(_ action: DriverState.Action) {
@@ -303,7 +320,7 @@ public final class VhostPCINetDriver {
         case .connect(let table, let queues, let features):
             restarts = 0
             connect(table, queues, features)
-        case .quiesce: host?.peerDisconnecting()
+        case .quiesce: quiesce()
         case .release:
             view = nil
             memory = .empty

@@ -60,15 +60,15 @@ final class PeerPortHost: PeerConnectionHost {
         watchKicks(connection)
     }
 
-    func peerDisconnecting() {
+    func peerDisconnecting(milliseconds: UInt64) -> Bool {
         for wakeup in wakeups { loop.remove(wakeup) }
         wakeups = []
-        do {
-            try engine.detach(port)
+        do throws(EngineError) {
+            try engine.detach(port, milliseconds: milliseconds)
+            return true
         } catch {
-            // The window turns into zero pages next, never into nothing, so a worker that is late
-            // harms nobody's memory.
-            report("\(error)")
+            if milliseconds > 0 { report("\(error)") }
+            return false
         }
     }
 
@@ -84,8 +84,10 @@ final class PeerPortHost: PeerConnectionHost {
         return try SplitDeviceQueue(ring.configuration, memory: memory)
     }
 
-    /// A kick wakes a sleeping worker; a polling one asked not to be kicked.
+    /// A kick wakes a sleeping worker. One that never sleeps asks for no kicks, and a peer that kicks
+    /// nevertheless does not make this thread run for it.
     private func watchKicks(_ connection: PeerConnection) {
+        guard engine.idle == .sleep else { return }
         for wakeup in connection.rings.compactMap(\.wakeup) {
             let source = try? loop.watch(wakeup.descriptor) { [engine, port] in
                 _ = wakeup.drain()

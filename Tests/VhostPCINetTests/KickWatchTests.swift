@@ -84,6 +84,22 @@ import Testing
         #expect(log.rings.first == 1)
     }
 
+    @Test func `HI-A29: in a storm that does not end the pauses grow`() throws {
+        try watch.watch([1: kicks[0].descriptor])
+        func storm(milliseconds: UInt64) throws {
+            let end = Deadline(milliseconds: milliseconds)
+            while !end.hasPassed {
+                kicks[0].signal()
+                try loop.turn(limitMilliseconds: 0)
+            }
+        }
+        try storm(milliseconds: 300)
+        log.rings = []
+        try storm(milliseconds: 300)
+        #expect(!log.rings.isEmpty)
+        #expect(log.rings.count <= 6 * (KickWatch.burst + 1))
+    }
+
     @Test func `HI-D24: a descriptor that is always readable and never counts is let go`() throws {
         let (near, far) = try UnixSocket.pair()
         try watch.watch([1: near.descriptor, 3: kicks[0].descriptor])

@@ -130,11 +130,22 @@ final class RecordingHost: PeerConnectionHost {
         connects += 1
     }
 
-    func peerDisconnecting() {
+    /// Waits that end before a thread has let go.
+    var refusesToLetGo = 0
+    /// How long each wait was allowed to be, in milliseconds.
+    private(set) var waits: [UInt64] = []
+
+    func peerDisconnecting(milliseconds: UInt64) -> Bool {
+        waits.append(milliseconds)
         #expect(connection != nil)
         whileDisconnecting?()
+        if refusesToLetGo > 0 {
+            refusesToLetGo -= 1
+            return false
+        }
         connection = nil
         disconnects += 1
+        return true
     }
 
     func driverReport(_ event: DriverEvent) {
