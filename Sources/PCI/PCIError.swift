@@ -4,6 +4,8 @@ public import HostSystem
 public enum PCIError: Error, Sendable, CustomStringConvertible {
     /// The kernel refused.
     case system(SystemError)
+    /// The host stands in the way.
+    case refused(HostRefusal)
     /// A register or window access outside its BAR, or in a BAR that is not there.
     case range(bar: Int, offset: UInt64, size: UInt64)
     /// A capability that the driver needs is absent or unusable (HI-H6).
@@ -25,6 +27,7 @@ public enum PCIError: Error, Sendable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .system(let error): "\(error)"
+        case .refused(let refusal): "\(refusal)"
         case .range(let bar, let offset, let size):
             "region/range: \(size) bytes at \(offset) of BAR \(bar) are outside it"
         case .capability(let what): "pci/cap: \(what)"
