@@ -115,9 +115,10 @@ struct EchoForwarder: ~Copyable, Forwarder {
             }
             unsafe reply.entries[count] = BurstEntry(
                 firstSegment: UInt32(truncatingIfNeeded: first),
-                segmentCount: UInt32(truncatingIfNeeded: used &- first),
+                segmentCount: UInt16(truncatingIfNeeded: used &- first),
                 byteCount: entry.byteCount,
-                head: entry.head
+                head: entry.head,
+                copies: entry.copies
             )
             count &+= 1
         }

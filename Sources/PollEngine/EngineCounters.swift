@@ -3,6 +3,8 @@
 struct EngineCounters: BitwiseCopyable {
     /// Packets that ended here as intended (sink, source).
     var consumed: UInt64 = 0
+    /// Copies of these packets' bytes on their way here.
+    var consumedCopies: UInt64 = 0
     /// Copies of packets from here beyond the first, made by flooding.
     var floodCopies: UInt64 = 0
     /// Generated frames put into this port (source).

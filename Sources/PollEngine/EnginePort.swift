@@ -87,6 +87,7 @@ extension EngineReport.Port {
         transmitted.packets = peer.transmittedPackets &+ tap.transmittedPackets
         transmitted.bytes = peer.transmittedBytes &+ tap.transmittedBytes
         consumed = record.engine.consumed
+        copies = peer.copies &+ tap.copies &+ record.engine.consumedCopies
         generated = record.engine.generated
         floodCopies = record.engine.floodCopies
         unlearnedAddresses = record.engine.unlearned

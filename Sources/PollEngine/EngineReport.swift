@@ -57,6 +57,9 @@ public struct EngineReport: Sendable {
         public var transmitted = Traffic()
         /// Of `received`: those that a sink or source took in.
         public var consumed: UInt64 = 0
+        /// How often the bytes of the packets that were transmitted or consumed here were copied on
+        /// their way, all together; a copy that the kernel makes at a TAP interface counts.
+        public var copies: UInt64 = 0
         /// Of `transmitted`: frames that a source made.
         public var generated: UInt64 = 0
         /// Copies of `received` packets beyond the first, made because their destination was

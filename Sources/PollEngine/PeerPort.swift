@@ -103,6 +103,7 @@ public struct PeerPort: ~Copyable {
         )
         counters.transmittedPackets &+= tally.packets
         counters.transmittedBytes &+= tally.bytes
+        counters.copies &+= tally.copies
         counters.bufferSize &+= tally.tooBig
         return done
     }

@@ -8,6 +8,8 @@ public struct PortCounters: BitwiseCopyable, Sendable, Equatable {
     public var transmittedPackets: UInt64 = 0
     /// Their bytes, without the network header.
     public var transmittedBytes: UInt64 = 0
+    /// Copies of the transmitted packets' bytes on their way, the one into the ring included.
+    public var copies: UInt64 = 0
     /// Notifications sent.
     public var kicksSent: UInt64 = 0
     /// Notifications that were not needed: the counter of the call eventfd was full (HI-D25).

@@ -64,12 +64,14 @@ struct SinkForwarder: ~Copyable, Forwarder {
         _ digest: inout UInt64
     ) {
         var good: UInt64 = 0
+        var copies: UInt64 = 0
         var fold = digest
         var index = 0
         while index < burst.count {
             let entry = unsafe burst.entries[index]
             if entry.isDropped == 0 {
                 good &+= 1
+                copies &+= UInt64(entry.copies)
                 if let header = EthernetHeader(burst, entry) {
                     fold = fold &+ (header.destination ^ header.source)
                 }
@@ -78,5 +80,6 @@ struct SinkForwarder: ~Copyable, Forwarder {
         }
         digest = fold
         unsafe port.pointee.record.pointee.engine.consumed &+= good
+        unsafe port.pointee.record.pointee.engine.consumedCopies &+= copies
     }
 }

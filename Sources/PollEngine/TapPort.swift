@@ -14,6 +14,8 @@ struct TapCounters: BitwiseCopyable {
     var transmittedPackets: UInt64 = 0
     /// Their bytes.
     var transmittedBytes: UInt64 = 0
+    /// Copies of the written frames' bytes on their way, the one that the kernel makes included.
+    var copies: UInt64 = 0
     /// Frames that the interface's queue had no room for.
     var noRoom: UInt64 = 0
     /// Frames written while the interface was down.
@@ -104,7 +106,8 @@ struct TapPort: ~Copyable {
                 firstSegment: UInt32(truncatingIfNeeded: count),
                 segmentCount: 1,
                 byteCount: UInt32(truncatingIfNeeded: length),
-                head: 0
+                head: 0,
+                copies: 1
             )
             counters.receivedBytes &+= UInt64(truncatingIfNeeded: length)
             count &+= 1
@@ -155,6 +158,7 @@ struct TapPort: ~Copyable {
         if written >= 0 {
             counters.transmittedPackets &+= 1
             counters.transmittedBytes &+= UInt64(entry.byteCount)
+            counters.copies &+= 1 &+ UInt64(entry.copies)
         } else if written == -Int(EAGAIN) || written == -Int(ENOBUFS) {
             counters.noRoom &+= 1
         } else if written == -Int(EIO) {

@@ -21,8 +21,11 @@ public struct Segment: BitwiseCopyable {
 public struct BurstEntry: BitwiseCopyable {
     /// Index of the first segment in the burst.
     public var firstSegment: UInt32
-    /// Number of segments.
-    public var segmentCount: UInt32
+    /// Number of segments, at most 65,535.
+    public var segmentCount: UInt16
+    /// How often its bytes were copied on the way into this burst: 0 for a packet that lies in its
+    /// peer's memory still, 1 for one that the kernel gave us.
+    public var copies: UInt16
     /// Bytes over all segments.
     public var byteCount: UInt32
     /// Head index of the chain on its ring.
@@ -33,12 +36,19 @@ public struct BurstEntry: BitwiseCopyable {
     /// Describes a chain.
     @_noLocks
     @inlinable
-    public init(firstSegment: UInt32, segmentCount: UInt32, byteCount: UInt32, head: UInt16) {
+    public init(
+        firstSegment: UInt32,
+        segmentCount: UInt16,
+        byteCount: UInt32,
+        head: UInt16,
+        copies: UInt16 = 0
+    ) {
         self.firstSegment = firstSegment
         self.segmentCount = segmentCount
         self.byteCount = byteCount
         self.head = head
         isDropped = 0
+        self.copies = copies
     }
 }
 
@@ -67,6 +77,7 @@ public struct ChainBurst: ~Copyable {
     /// Makes room for 32 chains; one chain of `longestChain` segments always fits.
     public init(longestChain: Int = 32768) {
         segmentCapacity = longestChain + 512
+        precondition(segmentCapacity <= UInt16.max, "an entry counts its segments in 16 bits")
         unsafe entries = .allocate(capacity: ChainBurst.capacity)
         unsafe segments = .allocate(capacity: segmentCapacity)
     }

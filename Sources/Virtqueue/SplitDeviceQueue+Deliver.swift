@@ -8,6 +8,8 @@ public struct DeliveryTally: BitwiseCopyable, Sendable, Equatable {
     public var packets: UInt64 = 0
     /// Their bytes, headers of the device not counted.
     public var bytes: UInt64 = 0
+    /// Copies of these packets' bytes on their way, the one into the buffers included.
+    public var copies: UInt64 = 0
     /// Packets that no buffer of this driver can ever hold; skipped.
     public var tooBig: UInt64 = 0
 
@@ -55,7 +57,7 @@ extension SplitDeviceQueue {
             guard availableChains(1) > 0 else { return done }
             let entry = unsafe burst.entries[from &+ done]
             let pieces = unsafe burst.segments + Int(entry.firstSegment)
-            switch unsafe deliverSpread(entry, pieces, mergeable: mergeable) {
+            switch unsafe deliverSpread(entry, pieces, mergeable: mergeable, &tally.copies) {
             case .delivered:
                 tally.packets &+= 1
                 tally.bytes &+= UInt64(entry.byteCount)
@@ -97,7 +99,7 @@ extension SplitDeviceQueue {
         guard rest & SplitDescriptor.kindMask == SplitDescriptor.writeKind, needed <= length,
             let target = unsafe writeRegion.translate(address, length)
         else { return false }
-        unsafe Self.fill(target, entry, burst.segments)
+        unsafe Self.fill(target, entry, burst.segments, &tally.copies)
         writeUsed(head: head, written: needed)
         nextAvailable = nextAvailable &+ 1
         tally.packets &+= 1
@@ -160,6 +162,7 @@ extension SplitDeviceQueue {
         var done = 0
         var taken = 0
         var bytes: UInt64 = 0
+        var copies: UInt64 = 0
         while done < count {
             let entry = unsafe entries[done]
             let length = entry.byteCount
@@ -168,7 +171,7 @@ extension SplitDeviceQueue {
                 let target = unsafe plain[taken]
                 let needed = length &+ UInt32(NetHeader.size)
                 guard needed <= (unsafe target.length) else { break }
-                unsafe Self.fill(target.pointer, entry, segments)
+                unsafe Self.fill(target.pointer, entry, segments, &copies)
                 let element = unsafe elements + 8 &* ((first &+ taken) & mask)
                 unsafe SharedCell.storeRelaxed32(element, UInt32(target.head))
                 unsafe SharedCell.storeRelaxed32(element + 4, needed)
@@ -183,16 +186,19 @@ extension SplitDeviceQueue {
         nextUsed = nextUsed &+ UInt16(truncatingIfNeeded: taken)
         tally.packets &+= UInt64(truncatingIfNeeded: taken)
         tally.bytes &+= bytes
+        tally.copies &+= copies
         return done
     }
 
-    /// Header and packet, one behind the other.
+    /// Header and packet, one behind the other; counts the packet's copies.
     @_noLocks @inline(__always)
     private static func fill(
         _ target: UnsafeMutableRawPointer,
         _ entry: BurstEntry,
-        _ segments: UnsafeMutablePointer<Segment>
+        _ segments: UnsafeMutablePointer<Segment>,
+        _ copies: inout UInt64
     ) {
+        copies &+= 1 &+ UInt64(entry.copies)
         unsafe storeHeader(NetHeader(bufferCount: 1), target)
         let at = unsafe target + NetHeader.size
         let piece = unsafe segments + Int(entry.firstSegment)

@@ -34,7 +34,8 @@ extension SplitDeviceQueue {
     mutating func deliverSpread(
         _ entry: BurstEntry,
         _ pieces: UnsafeMutablePointer<Segment>,
-        mergeable: Bool
+        mergeable: Bool,
+        _ copies: inout UInt64
     ) -> SpreadResult {
         let needed = UInt32(NetHeader.size) &+ entry.byteCount
         let firstAvailable = nextAvailable
@@ -62,7 +63,7 @@ extension SplitDeviceQueue {
             return result
         }
         let header = NetHeader(bufferCount: UInt16(truncatingIfNeeded: chains))
-        unsafe scatter(header, entry, pieces)
+        unsafe scatter(header, entry, pieces, &copies)
         return .delivered
     }
 
@@ -112,13 +113,16 @@ extension SplitDeviceQueue {
         return hasRoom ? .delivered : .tooBig
     }
 
-    /// Copies header and packet into `targets`, which have room for exactly both.
+    /// Copies header and packet into `targets`, which have room for exactly both; counts
+    /// the packet's copies.
     @_noLocks
     private func scatter(
         _ header: NetHeader,
         _ entry: BurstEntry,
-        _ pieces: UnsafeMutablePointer<Segment>
+        _ pieces: UnsafeMutablePointer<Segment>,
+        _ copies: inout UInt64
     ) {
+        copies &+= 1 &+ UInt64(entry.copies)
         // The slot behind the targets holds the header while it is spread.
         let bytes = unsafe UnsafeMutableRawPointer(targets + Self.mostTargets)
         unsafe Self.storeHeader(header, bytes)

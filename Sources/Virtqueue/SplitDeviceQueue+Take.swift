@@ -136,7 +136,7 @@ extension SplitDeviceQueue {
         unsafe budget &-= Int(cursor.visited)
         var entry = BurstEntry(
             firstSegment: UInt32(truncatingIfNeeded: first),
-            segmentCount: UInt32(truncatingIfNeeded: used &- first),
+            segmentCount: UInt16(truncatingIfNeeded: used &- first),
             byteCount: bytes,
             head: head
         )

@@ -63,19 +63,9 @@ struct ReportBuilder {
         return RunReport.Latency(p50: p50, p99: p99, p999: p999)
     }
 
-    /// Copies of a packet's bytes on its way through us: none into a sink, one into each port that
-    /// it leaves by.
+    /// Copies that were counted, for each packet whose way ended at this port; `nil` without any.
     private func copies(_ port: EngineReport.Port) -> Double? {
-        let handled = port.received.packets + port.generated
-        guard handled > 0 else { return nil }
-        switch engine.mode {
-        case .sink: return 0
-        case .source: return 1
-        case .echo: return Double(port.transmitted.packets) / Double(handled)
-        case .switch:
-            let forwarded =
-                handled + port.floodCopies - min(handled, port.drops.values.reduce(0, +))
-            return Double(forwarded) / Double(handled)
-        }
+        let delivered = port.transmitted.packets + port.consumed
+        return delivered > 0 ? Double(port.copies) / Double(delivered) : nil
     }
 }

@@ -21,6 +21,7 @@ import Testing
         let report = rig.report { $0.ports[0].received.packets == 500 }
         #expect(report.ports[0].received == .init(packets: 500, bytes: UInt64(bytes)))
         #expect(report.ports[0].consumed == 500)
+        #expect(report.ports[0].copies == 0)
         #expect(report.ports[0].transmitted.packets == 0)
         #expect(report.unaccounted == 0)
         while peer.transmit.reap() != nil {}
@@ -40,6 +41,9 @@ import Testing
             #expect(back == Frame.station(1) + Frame.station(9) + frame.dropFirst(12))
         }
         #expect(peer.transmit.outstanding <= 1)
+        let report = rig.report { $0.ports[0].transmitted.packets == 7 }
+        #expect(report.ports[0].transmitted.packets == 7)
+        #expect(report.ports[0].copies == 7)
     }
 
     @Test func `an echo leaves the peer's transmit buffer as it was`() throws {
@@ -102,6 +106,7 @@ import Testing
         try rig.engine.stop()
         let port = rig.engine.snapshot().ports[0]
         #expect(port.generated == port.transmitted.packets)
+        #expect(port.copies == port.transmitted.packets)
         #expect(port.drops.isEmpty)
         #expect(rig.engine.snapshot().unaccounted == 0)
     }

@@ -115,6 +115,8 @@ import Virtqueue
         #expect(moved == Self.packets)
         #expect(source.counters.receivedPackets == UInt64(moved))
         #expect(sink.counters.transmittedBytes == UInt64(moved) * UInt64(frame))
+        #expect(sink.counters.copies == UInt64(moved))
+        #expect(source.counters.copies == 0)
         let buffers = (Int(frame) + 12 + Int(bufferSize) - 1) / Int(bufferSize)
         #expect(merged == moved * buffers)
         #expect(source.error == nil)

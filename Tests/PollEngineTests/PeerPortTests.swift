@@ -66,6 +66,7 @@ import Virtqueue
         #expect(port.counters.receivedBytes == 64)
         #expect(port.counters.transmittedPackets == 1)
         #expect(port.counters.transmittedBytes == 64)
+        #expect(port.counters.copies == 1)
     }
 
     @Test(arguments: [1, 2, 3, 13, 64, 100, 1526])
@@ -96,6 +97,7 @@ import Virtqueue
         let lengths = (0..<needed).map { Int(receive.usedElement(UInt16($0)).length) }
         #expect(lengths.reduce(0, +) == 1526)
         #expect(lengths.dropLast().allSatisfy { $0 == size })
+        #expect(port.counters.copies == 1)
     }
 
     @Test func `a merged packet without enough buffers takes none of them`() throws {
@@ -111,11 +113,13 @@ import Virtqueue
         #expect(port.transmit(burst, from: 0, count: 1) == 0)
         port.finishTransmit()
         #expect(receive.usedIndex == 0)
+        #expect(port.counters.copies == 0)
         receive.offer(1, SplitRingRig.buffers + 100, 112, flags: write)
         #expect(port.transmit(burst, from: 0, count: 1) == 1)
         port.finishTransmit()
         #expect(receive.usedIndex == 2)
         #expect(receive.usedElement(1) == (id: 1, length: 112))
+        #expect(port.counters.copies == 1)
     }
 
     @Test func `a packet that no buffer can hold is skipped and the next one delivered`() throws {
@@ -133,6 +137,7 @@ import Virtqueue
         #expect(receive.usedIndex == 1)
         #expect(receive.usedElement(0) == (id: 0, length: 72))
         #expect(port.counters.drops == ["peer/buffer-size": 1])
+        #expect(port.counters.copies == 1)
     }
 
     @Test func `HI-A15: a chain shorter than the header is dropped`() throws {

@@ -34,6 +34,7 @@ import Testing
         let report = Self.settled(rig, received: 3)
         #expect(rig.peers[2].receiveFrame() == nil)
         #expect(report.ports.map(\.transmitted.packets) == [1, 2, 1])
+        #expect(report.ports.map(\.copies) == [1, 2, 1])
         #expect(report.ports[0].floodCopies == 1)
         #expect(report.unaccounted == 0)
     }
@@ -70,6 +71,7 @@ import Testing
         let report = Self.settled(rig, received: 2)
         #expect(report.ports[0].drops == ["switch/same-port": 1])
         #expect(report.ports[1].transmitted.packets == 1)
+        #expect(report.ports.map(\.copies) == [0, 1])
     }
 
     @Test func `with nobody else there, packets are dropped by name`() throws {
@@ -211,6 +213,9 @@ import Testing
         #expect(report.ports[tap.index].kind == .tap)
         #expect(report.ports[tap.index].received == .init(packets: 1, bytes: 64))
         #expect(report.ports[tap.index].transmitted == .init(packets: 2, bytes: 964))
+        // A write of the kernel each; and into the ring, what the kernel had copied when it was read.
+        #expect(report.ports[tap.index].copies == 2)
+        #expect(report.ports[0].copies == 2)
         #expect(report.unaccounted == 0)
         try rig.engine.detach(tap)
         #expect(report.ports[1].transmitted.packets == 1)

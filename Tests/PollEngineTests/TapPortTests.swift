@@ -71,7 +71,7 @@ import Virtqueue
             }
             unsafe burst.entries[burst.count] = BurstEntry(
                 firstSegment: UInt32(first),
-                segmentCount: UInt32(burst.segmentCount - first),
+                segmentCount: UInt16(burst.segmentCount - first),
                 byteCount: UInt32(frame.count),
                 head: 0
             )
@@ -105,6 +105,17 @@ import Virtqueue
         #expect(Self.bytes(burst, 0) == frame)
     }
 
+    @Test func `what was read and is written again was copied twice`() throws {
+        let wire = try Wire()
+        var port = try TapPort(wire.near)
+        var burst = ChainBurst(longestChain: 64)
+        for _ in 0..<3 { wire.send([UInt8](repeating: 5, count: 60)) }
+        #expect(port.receive(into: &burst, limit: 32) == 3)
+        #expect(port.counters.copies == 0)
+        port.transmit(burst, from: 0, count: 3)
+        #expect(port.counters.copies == 6)
+    }
+
     @Test func `an empty read is not repeated at once`() throws {
         let wire = try Wire()
         var port = try TapPort(wire.near)
@@ -129,6 +140,7 @@ import Virtqueue
         #expect(wire.receive() == nil)
         #expect(port.counters.transmittedPackets == 2)
         #expect(port.counters.transmittedBytes == UInt64(frames[0].count + frames[2].count))
+        #expect(port.counters.copies == 2)
     }
 
     @Test func `a frame in more pieces than one write takes is dropped by name`() throws {
@@ -140,6 +152,7 @@ import Virtqueue
         port.transmit(burst, from: 0, count: 1)
         #expect(wire.receive() == nil)
         #expect(port.counters.drops == ["tap/pieces": 1])
+        #expect(port.counters.copies == 0)
         Self.fill(&burst, [[UInt8](repeating: 1, count: 1024)], piece: 1, in: pages)
         port.transmit(burst, from: 0, count: 1)
         #expect(wire.receive()?.count == 1024)

@@ -28,7 +28,7 @@ import Virtqueue
             }
             unsafe burst.entries[index] = BurstEntry(
                 firstSegment: UInt32(first),
-                segmentCount: UInt32(burst.segmentCount - first),
+                segmentCount: UInt16(burst.segmentCount - first),
                 byteCount: UInt32(packet.count),
                 head: 0
             )

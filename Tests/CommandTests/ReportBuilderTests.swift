@@ -1,0 +1,35 @@
+import Testing
+
+@testable import PollEngine
+@testable import vhost_pci
+
+@Suite struct ReportBuilderTests {
+    private typealias Count = (
+        received: UInt64, transmitted: UInt64, consumed: UInt64, copies: UInt64
+    )
+
+    private func copiesPerPacket(_ mode: ForwardingMode, _ count: Count) -> Double? {
+        var port = EngineReport.Port(id: PortID(0), name: "peer0", kind: .peer, isAttached: true)
+        port.received.packets = count.received
+        port.transmitted.packets = count.transmitted
+        port.consumed = count.consumed
+        port.copies = count.copies
+        let engine = EngineReport(mode: mode, cyclesPerSecond: 1, workers: [], ports: [port])
+        let builder = ReportBuilder(engine: engine, paths: [:], summaries: [:], seconds: 1)
+        return builder.report(reasons: []).ports[0].copiesPerPacket
+    }
+
+    @Test func `copies a packet are those that were counted, in every mode`() {
+        for mode in [ForwardingMode.sink, .source, .echo, .switch] {
+            #expect(copiesPerPacket(mode, (100, 0, 100, 0)) == 0)
+            #expect(copiesPerPacket(mode, (100, 80, 0, 80)) == 1)
+            #expect(copiesPerPacket(mode, (0, 80, 0, 160)) == 2)
+            #expect(copiesPerPacket(mode, (0, 1, 3, 1)) == 0.25)
+        }
+    }
+
+    @Test func `where no packet's way ended there is no figure`() {
+        #expect(copiesPerPacket(.switch, (100, 0, 0, 0)) == nil)
+        #expect(copiesPerPacket(.switch, (0, 0, 0, 0)) == nil)
+    }
+}
