@@ -21,6 +21,8 @@ final class EnginePort {
     private(set) var connections = 0
     /// Totals of attachments that are over.
     private var past = PortRecord()
+    /// Attachments that ended with a broken ring, by error id.
+    private var pastErrors: [String: UInt64] = [:]
 
     init(_ id: PortID, name: String, kind: PortKind) {
         self.id = id
@@ -37,6 +39,9 @@ final class EnginePort {
     /// Keeps the totals of an attachment that no worker uses any more, and lets it go.
     func end(_ attachment: PortAttachment) {
         past.add(attachment.finalRecord)
+        if let fault = RingFault.decode(attachment.ledger.fault) {
+            pastErrors[fault.error.rawValue, default: 0] += 1
+        }
         link = .detached
     }
 
@@ -44,6 +49,7 @@ final class EnginePort {
     func report() -> EngineReport.Port {
         var report = EngineReport.Port(id: id, name: name, kind: kind, isAttached: false)
         report.connections = connections
+        report.ringErrors = pastErrors
         var total = past
         switch link {
         case .detached: break
@@ -55,6 +61,7 @@ final class EnginePort {
             report.ringError = RingFault.decode(attachment.ledger.fault).map {
                 EngineReport.RingError(pair: $0.pair, id: $0.error.rawValue)
             }
+            if let id = report.ringError?.id { report.ringErrors[id, default: 0] += 1 }
             report.stalledNanoseconds = stall(attachment.ledger.stalledSince)
         }
         report.fill(total)

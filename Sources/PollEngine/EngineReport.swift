@@ -78,6 +78,8 @@ public struct EngineReport: Sendable {
         public var notifyFull: UInt64 = 0
         /// The first broken ring of the present attachment.
         public var ringError: RingError?
+        /// Attachments so far that ended, or rest, with a ring broken, by error id.
+        public var ringErrors: [String: UInt64] = [:]
         /// How long the port has taken no packet that was for it (`peer/stalled`); `nil` when it
         /// takes them.
         public var stalledNanoseconds: UInt64?

@@ -13,15 +13,24 @@ struct FinalTable {
         rows += report.ports.map(row)
         var lines = align(rows)
         for port in report.ports {
-            guard let drops = port.drops, !drops.isEmpty else { continue }
-            let reasons = drops.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
-            lines.append("\(port.name) dropped: \(reasons.joined(separator: ", "))")
+            lines += counted("dropped", port.drops, at: port)
+            lines += counted("broken rings", port.ringErrors, at: port)
         }
         lines += report.workers.map(line)
         lines += report.reasons.map { "failed: \($0)" }
         let duration = Self.decimal(report.durationSeconds, places: 1)
         lines.append("\(report.mode), \(duration) s: \(report.verdict.rawValue)")
         return lines
+    }
+
+    private func counted(
+        _ what: String,
+        _ counts: [String: UInt64]?,
+        at port: RunReport.Port
+    ) -> [String] {
+        guard let counts, !counts.isEmpty else { return [] }
+        let reasons = counts.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
+        return ["\(port.name) \(what): \(reasons.joined(separator: ", "))"]
     }
 
     private func row(_ port: RunReport.Port) -> [String] {

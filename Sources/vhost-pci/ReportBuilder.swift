@@ -52,7 +52,8 @@ struct ReportBuilder {
                     suppressed: port.kicksSuppressed,
                     full: port.notifyFull
                 ) : nil,
-            drops: port.drops.isEmpty ? nil : port.drops
+            drops: port.drops.isEmpty ? nil : port.drops,
+            ringErrors: port.ringErrors.isEmpty ? nil : port.ringErrors
         )
     }
 

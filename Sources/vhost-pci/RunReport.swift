@@ -57,12 +57,14 @@ struct RunReport: Codable, Equatable {
         var copiesPerPacket: Double?
         var kicks: Kicks?
         var drops: [String: UInt64]?
+        var ringErrors: [String: UInt64]?
 
         enum CodingKeys: String, CodingKey {
             case name, kind, path, connections, received, transmitted, lost, mpps, kicks, drops
             case gbitPerSecond = "gbit_per_second"
             case latency = "latency_nanoseconds"
             case copiesPerPacket = "copies_per_packet"
+            case ringErrors = "ring_errors"
         }
     }
 

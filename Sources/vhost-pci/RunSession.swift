@@ -27,6 +27,7 @@ final class RunSession {
     private var peers: [Peer] = []
     private var reasons: [String] = []
     private var latencies: [String: PeerTraffic.Summary] = [:]
+    private var watch = PortWatch()
     private var lastSnapshot: (at: UInt64, report: EngineReport)?
 
     init(_ options: RunOptions, _ reporter: StepReporter) throws {
@@ -145,9 +146,14 @@ final class RunSession {
         }
     }
 
+    private func tell(_ report: EngineReport) {
+        for line in watch.lines(report) { reporter.step(line) }
+    }
+
     private func showLive(_ engine: Engine) {
         let now = MonotonicClock.now
         let report = engine.snapshot()
+        tell(report)
         defer { lastSnapshot = (now, report) }
         guard let last = lastSnapshot, now > last.at else { return }
         let seconds = Double(now - last.at) / 1e9
@@ -177,6 +183,7 @@ final class RunSession {
         _ engine: Engine,
         seconds: Double
     ) throws -> RunReport {
+        tell(engine.snapshot())
         for peer in peers { peer.driver.stop() }
         try engine.stop()
         for peer in peers {

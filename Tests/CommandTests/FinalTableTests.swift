@@ -24,7 +24,8 @@ import Testing
                     latency: .init(p50: 1500, p99: 2500, p999: 10_000),
                     copiesPerPacket: 1,
                     kicks: .init(sent: 3, suppressed: 4, full: 0),
-                    drops: ["peer/no-buffer": 1, "net/empty": 2]
+                    drops: ["peer/no-buffer": 1, "net/empty": 2],
+                    ringErrors: ["ring/loop": 1]
                 )
             ]
         )
@@ -32,13 +33,14 @@ import Testing
 
     @Test func `the table has the same facts as the JSON`() throws {
         let lines = FinalTable(report: report()).lines()
-        #expect(lines.count == 6)
+        #expect(lines.count == 7)
         #expect(lines[1].contains("peer0 (/tmp/a)") && lines[1].contains("1.235"))
         #expect(lines[1].contains("1.5") && lines[1].contains("3/4"))
         #expect(lines[2] == "peer0 dropped: net/empty 2, peer/no-buffer 1")
-        #expect(lines[3] == "worker on core 1, node 0: 25.0 % busy, 9 empty polls")
-        #expect(lines[4] == "failed: 1 packet lost on peer0")
-        #expect(lines[5] == "switch, 5.0 s: failed")
+        #expect(lines[3] == "peer0 broken rings: ring/loop 1")
+        #expect(lines[4] == "worker on core 1, node 0: 25.0 % busy, 9 empty polls")
+        #expect(lines[5] == "failed: 1 packet lost on peer0")
+        #expect(lines[6] == "switch, 5.0 s: failed")
         let json = try report().json()
         #expect(
             json.contains("\"p999\" : 10000") && json.contains("\"schema\" : \"vhost-pci.run/1\"")
@@ -50,6 +52,7 @@ import Testing
         report.ports[0].latency = nil
         report.ports[0].lost = nil
         report.ports[0].drops = nil
+        report.ports[0].ringErrors = nil
         let lines = FinalTable(report: report).lines()
         #expect(lines.count == 5)
         #expect(lines[1].contains(" - "))

@@ -176,7 +176,9 @@ import Testing
         rig.peers[1].transmit.jump()
         let report = rig.report { $0.ports[1].ringError != nil }
         #expect(report.ports[1].ringError == .init(pair: 0, id: "ring/avail-jump"))
+        #expect(report.ports[1].ringErrors == ["ring/avail-jump": 1])
         #expect(report.ports[0].ringError == nil)
+        #expect(report.ports[0].ringErrors.isEmpty)
         let frame = Frame.make(to: Frame.broadcast, from: Frame.station(1))
         #expect(rig.send(frame, from: 0))
         #expect(rig.frame(at: 2) == frame)
