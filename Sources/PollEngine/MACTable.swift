@@ -2,9 +2,10 @@
 ///
 /// Open addressing over a fixed number of entries, allocated once. An address may stand only in the
 /// `window` entries behind its hash, so that a search is bounded whatever is in the table; the hash
-/// is keyed, so that no peer can aim at one window. Every port has a quota, so that a peer that
-/// invents addresses fills its own share and no other's (R5). Entries that were not heard for
-/// `maximumAge` ticks count as free.
+/// is keyed, so that no peer can aim at one window. Every port has a quota, beyond which its new
+/// addresses replace its own, and in a full window a port with many entries gives way to one with
+/// few: a peer that invents addresses harms itself (R5). Entries that were not heard for `maximumAge`
+/// ticks count as free.
 @safe
 struct MACTable: ~Copyable {
     // Safety: `entries` and `occupancy` are allocated in init, freed in deinit; indices are masked
@@ -20,7 +21,8 @@ struct MACTable: ~Copyable {
     enum Learning: Equatable {
         /// The address stands in the table for this port.
         case known
-        /// The port has used up its quota, or no entry of the window is free.
+        /// The port has used up its quota and has nothing to replace here, or no entry of the window
+        /// is free and none belongs to a port with many more.
         case full
         /// Not the address of one station: multicast, or all zero.
         case unusable
@@ -28,6 +30,10 @@ struct MACTable: ~Copyable {
 
     /// Entries that one search looks at.
     static var window: Int { @_noLocks get { 16 } }
+    /// Entries that are looked at for one that a port may replace.
+    private static var reach: Int { @_noLocks get { 64 } }
+    /// The port of an entry that was given up.
+    private static var nobody: UInt16 { @_noLocks get { .max } }
 
     private let entries: UnsafeMutablePointer<Entry>
     private let occupancy: UnsafeMutablePointer<UInt32>
@@ -36,6 +42,8 @@ struct MACTable: ~Copyable {
     private let quota: UInt32
     private let maximumAge: UInt32
     private let key: UInt64
+    /// Where the last search for an entry to replace ended.
+    private var hand = 0
 
     /// Makes an empty table of `capacity` entries (rounded up to a power of two, at least 64).
     ///
@@ -88,8 +96,46 @@ struct MACTable: ~Copyable {
             if free < 0, now &- entry.heard > maximumAge { free = index }
             step &+= 1
         }
+        if free < 0 { free = richest(base, port) }
         guard free >= 0 else { return .full }
         return take(free, address, port: port, now: now)
+    }
+
+    /// The entry of a full window whose port has the most, when that is many more than `port` has;
+    /// -1 otherwise.
+    @_noLocks @inline(never)
+    private func richest(_ base: Int, _ port: Int) -> Int {
+        var most = unsafe 2 &* occupancy[port] &+ UInt32(truncatingIfNeeded: MACTable.window)
+        var found = -1
+        var step = 0
+        while step < MACTable.window {
+            let index = (base &+ step) & mask
+            let owner = unsafe entries[index].port
+            if owner != MACTable.nobody, (unsafe occupancy[Int(owner)]) > most {
+                unsafe most = occupancy[Int(owner)]
+                found = index
+            }
+            step &+= 1
+        }
+        return found
+    }
+
+    /// Gives up one entry of `port`, the next one that a hand going round comes to; false when it
+    /// comes to none. The entry stays as one that has aged: searches go past it.
+    @_noLocks @inline(never)
+    private mutating func giveUp(of port: Int, now: UInt32) -> Bool {
+        var step = 0
+        while step < MACTable.reach {
+            hand = (hand &+ 1) & mask
+            step &+= 1
+            let entry = unsafe entries[hand]
+            guard entry.isUsed != 0, Int(entry.port) == port else { continue }
+            unsafe entries[hand].heard = now &- maximumAge &- 1
+            unsafe entries[hand].port = MACTable.nobody
+            unsafe occupancy[port] &-= 1
+            return true
+        }
+        return false
     }
 
     /// The port where `address` was last heard, unless that is too long ago; -1 when unknown.
@@ -109,7 +155,8 @@ struct MACTable: ~Copyable {
         return -1
     }
 
-    /// Puts an address into an entry that is its own, free or aged; the quota decides.
+    /// Puts an address into an entry that is its own, free, aged or another's. Beyond its quota a
+    /// port has to give up an entry for a new address, and does not take over one of another port.
     private mutating func take(
         _ index: Int,
         _ address: UInt64,
@@ -118,8 +165,13 @@ struct MACTable: ~Copyable {
     ) -> Learning {
         let old = unsafe entries[index]
         if old.isUsed == 0 || Int(old.port) != port {
-            guard (unsafe occupancy[port]) < quota else { return .full }
-            if old.isUsed != 0 { unsafe occupancy[Int(old.port)] &-= 1 }
+            if unsafe occupancy[port] >= quota {
+                let isMove = old.isUsed != 0 && old.address == address
+                guard !isMove, giveUp(of: port, now: now) else { return .full }
+            }
+            if old.isUsed != 0, old.port != MACTable.nobody {
+                unsafe occupancy[Int(old.port)] &-= 1
+            }
             unsafe occupancy[port] &+= 1
         }
         unsafe entries[index] = Entry(

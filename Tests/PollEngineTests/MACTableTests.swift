@@ -86,6 +86,35 @@ import Testing
         }
     }
 
+    @Test func `HI-I9: ports that invent addresses do not keep out who has few`() {
+        var table = Self.table(capacity: 256, quota: 64)
+        for number in 0..<40_000 {
+            _ = table.learn(UInt64(number) << 1 | 0x1_0000_0000, port: number % 7, now: 0)
+        }
+        for number in 1...8 {
+            let address = UInt64(number) << 1
+            #expect(table.learn(address, port: 7, now: 1) == .known)
+            #expect(table.lookup(address, now: 1) == 7)
+        }
+        #expect(table.count(of: 7) == 8)
+        #expect((0..<8).reduce(0) { $0 + table.count(of: $1) } <= 256)
+    }
+
+    @Test func `HI-I8: a port that has used up its share replaces its own entries`() {
+        var table = Self.table(capacity: 64, quota: 32)
+        for number in 1...500 { _ = table.learn(UInt64(number) << 1, port: 0, now: 0) }
+        #expect(table.count(of: 0) == 32)
+        // The next peer at the same socket, a moment later.
+        var found = 0
+        for number in 1001...1020 {
+            let address = UInt64(number) << 1
+            guard table.learn(address, port: 0, now: 1) == .known else { continue }
+            if table.lookup(address, now: 1) == 0 { found += 1 }
+        }
+        #expect(found >= 15)
+        #expect(table.count(of: 0) == 32)
+    }
+
     @Test func `aged entries make room again and free their port's quota`() {
         var table = Self.table(capacity: 64, quota: 1000)
         for number in 1...2000 { _ = table.learn(UInt64(number) << 1, port: 0, now: 0) }
