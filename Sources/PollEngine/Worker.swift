@@ -43,7 +43,15 @@ final class Worker {
     /// Makes a port the worker's, from its next turn on; returns the number of the command.
     func attach(_ attachment: PortAttachment, at slot: Int) throws(SystemError) -> UInt64 {
         if let file = attachment.tapFile { try control.watch(file, hasCount: false) }
-        for wakeup in attachment.wakeups { try control.watch(wakeup.descriptor, hasCount: true) }
+        for (index, wakeup) in attachment.wakeups.enumerated() {
+            do throws(SystemError) {
+                try control.watch(wakeup.descriptor, hasCount: true)
+            } catch {
+                // What is watched must not outlive the attachment: its number may be given anew.
+                for watched in attachment.wakeups[..<index] { control.unwatch(watched.descriptor) }
+                throw error
+            }
+        }
         portCount += 1
         return unsafe control.publish(attachment.state, at: slot)
     }

@@ -15,6 +15,28 @@ import Testing
         return pairs
     }
 
+    @Test func `a port whose attachment fails leaves nothing watched and can be attached`() throws {
+        let engine = try Engine(mode: .sink, cores: [EngineRig.core], idle: .sleep)
+        let peer = try PeerRig()
+        let kick = try EventFD()
+        let id = try engine.addPort(name: "a", kind: .peer)
+        var pairs = PortPairs()
+        pairs.append(try peer.port(), wakeup: kick)
+        pairs.append(try PeerRig().port(), wakeup: kick)
+        // One descriptor cannot be watched twice.
+        do throws(EngineError) {
+            try engine.attach(id, pairs: pairs, memory: peer.table)
+            Issue.record("one kick for two pairs was taken")
+        } catch {
+            #expect(error.description.contains("watch descriptor"))
+        }
+        var again = PortPairs()
+        again.append(try peer.port(), wakeup: kick)
+        try engine.attach(id, pairs: again, memory: peer.table)
+        #expect(engine.snapshot().ports[0].connections == 1)
+        try engine.stop()
+    }
+
     static func frame(_ rig: PeerRig) -> [UInt8]? {
         let deadline = Deadline(milliseconds: 2000)
         while !deadline.hasPassed {
