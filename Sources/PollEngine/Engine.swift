@@ -148,6 +148,8 @@ public final class Engine {
         guard port.kind == .peer else {
             throw .wrongPort(port.name, why: "only a peer has queue pairs")
         }
+        // A worker that was late with letting go has by now, or this throws.
+        if case .detaching = port.link { try detach(id) }
         guard case .detached = port.link else { throw .attached(port.name) }
         guard (1...PortPairs.limit).contains(pairs.count) else {
             throw .pairCount(pairs.count, limit: PortPairs.limit)

@@ -61,6 +61,24 @@ import Testing
         try rig.engine.stop()
     }
 
+    @Test func `HI-I1: a port that was let go late serves the next peer`() throws {
+        let rig = try EngineRig(.switch, idle: .pause)
+        let wire = try Wire()
+        let peer = try PeerRig()
+        let id = try rig.engine.addPort(name: "a", kind: .peer)
+        try rig.engine.attach(id, pairs: try peer.pairs(), memory: peer.table)
+        _ = try rig.engine.addTap("tap-stuck", wire.near)
+        pause(microseconds: 20_000)
+        #expect(throws: EngineError.self) { try rig.engine.detach(id) }
+        wire.release()
+        // Whoever connects next need not know that the worker was late.
+        let next = try PeerRig()
+        try rig.engine.attach(id, pairs: try next.pairs(), memory: next.table)
+        #expect(rig.engine.snapshot().ports[id.index].isAttached)
+        #expect(rig.engine.snapshot().ports[id.index].connections == 2)
+        try rig.engine.stop()
+    }
+
     @Test func `HI-I25: a worker that does not end is named, and what it may touch stays`() throws {
         let rig = try EngineRig(.switch, idle: .pause)
         let wire = try Wire()
