@@ -70,6 +70,7 @@ public struct PeerPort: ~Copyable {
             return 0
         }
         stripHeaders(&burst, from: first)
+        counters.emptySegments = incoming.skippedSegments
         return taken
     }
 

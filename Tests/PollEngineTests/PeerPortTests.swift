@@ -42,6 +42,25 @@ import Virtqueue
         return (frame, port.counters)
     }
 
+    @Test func `HI-A11: segments of length 0 are counted at the port`() throws {
+        let frame = (0..<60).map { UInt8($0) }
+        let rig = try SplitRingRig()
+        rig.write(Self.header + frame, at: SplitRingRig.buffers)
+        rig.offerChain(
+            0,
+            [
+                SplitDescriptor(address: SplitRingRig.buffers, length: 0),
+                SplitDescriptor(address: SplitRingRig.buffers, length: 72),
+                SplitDescriptor(address: SplitRingRig.buffers, length: 0),
+            ]
+        )
+        var port = try port(rig, SplitRingRig())
+        var burst = ChainBurst()
+        #expect(port.receive(into: &burst, limit: 32) == 1)
+        #expect(bytes(of: burst, 0) == frame)
+        #expect(port.counters.emptySegments == 2)
+    }
+
     @Test func `a packet crosses from one ring to the other without its header`() throws {
         let frame = (0..<64).map { UInt8($0) }
         let transmit = try SplitRingRig()
