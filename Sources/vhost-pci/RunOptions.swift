@@ -90,6 +90,15 @@ struct RunOptions: ParsableArguments {
         guard Set(peers).count == peers.count else {
             throw ValidationError("two --peer options name the same socket")
         }
+        for path in peers where !(1...Self.longestPath).contains(path.utf8.count) {
+            throw ValidationError(
+                "socket/path: --peer takes a path of 1 to \(Self.longestPath) bytes, not \"\(path)\""
+            )
+        }
+        try validateUplinks()
+        if chosenMode == .switch, let count = cores?.cores.count, count > 1 {
+            throw ValidationError("not supported: --mode switch on \(count) cores; name one")
+        }
         if !uplinks.isEmpty, let mode, mode != .switch {
             throw ValidationError(
                 "--uplink needs --mode switch; \(mode.rawValue) has no second port"
@@ -109,6 +118,22 @@ struct RunOptions: ParsableArguments {
             let usable = Topology.usableCPUs.map(String.init).joined(separator: ", ")
             throw ValidationError(
                 "--cores: this process may not run on CPU \(core), only on \(usable)"
+            )
+        }
+    }
+
+    /// Bytes of the longest socket path: a socket's address has 108, the last one 0.
+    private static let longestPath = 107
+
+    private func validateUplinks() throws {
+        let names = uplinks.map(\.interface)
+        guard Set(names).count == names.count else {
+            throw ValidationError("two --uplink options name the same interface")
+        }
+        let taken = Set(peers.indices.map { "peer\($0)" })
+        if let name = names.first(where: taken.contains) {
+            throw ValidationError(
+                "--uplink tap:\(name): the reports call a peer so; give the interface another name"
             )
         }
     }

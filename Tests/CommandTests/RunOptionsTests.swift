@@ -54,7 +54,10 @@ import Testing
         ["--uplink", "eth0"], ["--uplink", "tap:"], ["--uplink", "tap:a-name-that-is-too-long"],
         ["--cores", ""], ["--cores", "0,"], ["--cores", "0,0"], ["--cores", "1-0"],
         ["--cores", "-1"], ["--cores", "x"], ["--cores", "0-999999"], ["--cores", "90000"],
-        ["--idle", "nap"], ["--unknown"], ["argument"],
+        ["--peer", ""], ["--peer", "/tmp/" + String(repeating: "x", count: 103)],
+        ["--peer", "/tmp/a", "--uplink", "tap:x", "--uplink", "tap:x"],
+        ["--peer", "/tmp/a", "--uplink", "tap:peer0"],
+        ["--cores", "0-1"], ["--idle", "nap"], ["--unknown"], ["argument"],
     ])
     func `a wrong option is refused`(arguments: [String]) {
         #expect(throws: (any Error).self) { try VhostPCI.parseAsRoot(["run"] + arguments) }
