@@ -80,7 +80,8 @@ static int make_address(const char *path, struct sockaddr_un *address) {
     return 0;
 }
 
-int shim_listen(const char *path, int backlog) {
+// A socket at a path, through `use`: the descriptor or -errno.
+static int open_at(const char *path, int (*use)(int, const struct sockaddr_un *, int), int backlog) {
     struct sockaddr_un address;
     int error = make_address(path, &address);
     if (error)
@@ -88,7 +89,7 @@ int shim_listen(const char *path, int backlog) {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -errno;
-    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, backlog) < 0) {
+    if (use(fd, &address, backlog) < 0) {
         error = errno;
         close(fd);
         return -error;
@@ -96,21 +97,18 @@ int shim_listen(const char *path, int backlog) {
     return fd;
 }
 
-int shim_connect(const char *path) {
-    struct sockaddr_un address;
-    int error = make_address(path, &address);
-    if (error)
-        return error;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return -errno;
-    if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
-        error = errno;
-        close(fd);
-        return -error;
-    }
-    return fd;
+static int listen_at(int fd, const struct sockaddr_un *address, int backlog) {
+    if (bind(fd, (const struct sockaddr *)address, sizeof *address) < 0)
+        return -1;
+    return listen(fd, backlog);
 }
+static int connect_to(int fd, const struct sockaddr_un *address, int backlog) {
+    (void)backlog;
+    return connect(fd, (const struct sockaddr *)address, sizeof *address);
+}
+
+int shim_listen(const char *path, int backlog) { return open_at(path, listen_at, backlog); }
+int shim_connect(const char *path) { return open_at(path, connect_to, 0); }
 
 int shim_accept(int listener) {
     int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);

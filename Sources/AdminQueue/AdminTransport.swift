@@ -1,6 +1,6 @@
 public import GuestMemory
 public import HostSystem
-internal import PCI
+public import PCI
 public import Virtio
 public import VirtioSpec
 public import Virtqueue
@@ -240,7 +240,7 @@ public final class AdminTransport: VirtioTransport {
         bar: Int,
         offset: UInt64,
         size: UInt64
-    ) throws(VirtioError) -> PeerWindowView {
+    ) throws(VirtioError) -> BARWindow {
         try requirePresent()
         return try driver.transport.mapPeerWindow(bar: bar, offset: offset, size: size)
     }

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import PCI
 internal import Virtio
 internal import VirtioSpec
 internal import Virtqueue
@@ -27,7 +28,7 @@ extension VhostPCINetDriver {
 
     private func translation(
         _ table: RegionTable,
-        in view: PeerWindowView
+        in view: BARWindow
     ) throws(VirtioError) -> MemoryTable {
         var regions: [MemoryRegion] = []
         for region in table.regions where !region.flags.contains(.dirtyLog) {

@@ -1,5 +1,6 @@
 internal import GuestMemory
 public import HostSystem
+internal import PCI
 public import Virtio
 public import VirtioSpec
 internal import Virtqueue
@@ -23,7 +24,7 @@ public final class VhostPCINetDriver {
     let transport: any VirtioTransport
     weak var host: (any PeerConnectionHost)?
     var memory = MemoryTable.empty
-    var view: PeerWindowView?
+    var view: BARWindow?
     /// One for each receive queue: readable when the peer kicked its transmit queue.
     private(set) var wakeups: [EventFD] = []
     private(set) var receive: DriverBufferQueue?

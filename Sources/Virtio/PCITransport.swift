@@ -250,15 +250,10 @@ public final class PCITransport: VirtioTransport {
         bar: Int,
         offset: UInt64,
         size: UInt64
-    ) throws(VirtioError) -> PeerWindowView {
-        let window = try present { () throws(PCIError) in
+    ) throws(VirtioError) -> BARWindow {
+        try present { () throws(PCIError) in
             try function.mapWindow(bar, offset: offset, size: size)
         }
-        return unsafe PeerWindowView(
-            address: window.address,
-            size: window.size,
-            owner: window.owner
-        )
     }
 
     /// The doorbell of a slot of the peer-notify structure.

@@ -1,5 +1,6 @@
 public import GuestMemory
 public import HostSystem
+public import PCI
 public import VirtioSpec
 public import Virtqueue
 
@@ -56,28 +57,8 @@ public protocol VirtioTransport: AnyObject {
     func releaseArena(_ arena: DMAArena) throws(VirtioError)
 
     /// Maps part of a BAR that holds another machine's memory (vhost-pci-net).
-    func mapPeerWindow(bar: Int, offset: UInt64, size: UInt64) throws(VirtioError) -> PeerWindowView
+    func mapPeerWindow(bar: Int, offset: UInt64, size: UInt64) throws(VirtioError) -> BARWindow
 
     /// The doorbell of a slot of the peer-notify structure (vhost-pci-net).
     func peerDoorbell(slot: UInt16) throws(VirtioError) -> Doorbell
-}
-
-/// A mapped window onto another machine's memory.
-@safe
-public struct PeerWindowView {
-    // Safety: `owner` keeps `size` bytes at `address` mapped.
-    /// Where the first byte is mapped.
-    @unsafe public let address: UnsafeMutableRawPointer
-    /// Length in bytes.
-    public let size: UInt64
-    /// Keep this for as long as the address is used.
-    public let owner: any AnyObject & Sendable
-
-    /// Describes a mapped window.
-    @unsafe
-    public init(address: UnsafeMutableRawPointer, size: UInt64, owner: any AnyObject & Sendable) {
-        unsafe self.address = unsafe address
-        self.size = size
-        self.owner = owner
-    }
 }

@@ -16,15 +16,6 @@ import Virtqueue
         loop = try EventLoop()
     }
 
-    private func message(_ body: () throws -> Void) -> String {
-        do {
-            try body()
-            return "no error"
-        } catch {
-            return "\(error)"
-        }
-    }
-
     @Test func `HI-A52: events of unknown kinds, queues and devices do no harm`() throws {
         let driver = try device.driver(loop)
         let transport = try driver.transport(for: 1)

@@ -16,15 +16,6 @@ import Virtqueue
         loop = try EventLoop()
     }
 
-    private func message(_ body: () throws -> Void) -> String {
-        do {
-            try body()
-            return "no error"
-        } catch {
-            return "\(error)"
-        }
-    }
-
     @Test(
         arguments: [(0, 0x1000, ~0), (~0xffff, 0, ~0), (~0xfff, 9, 8), (~0xfff, 1 << 63, ~0)]
             as [(UInt64, UInt64, UInt64)]

@@ -16,15 +16,6 @@ import Virtqueue
         loop = try EventLoop()
     }
 
-    private func message(_ body: () throws -> Void) -> String {
-        do {
-            try body()
-            return "no error"
-        } catch {
-            return "\(error)"
-        }
-    }
-
     // Which dialect.
 
     @Test func `AVQ-M-901: another device type is refused whatever it offers`() {
