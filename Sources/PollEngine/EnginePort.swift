@@ -62,6 +62,8 @@ final class EnginePort {
                 EngineReport.RingError(pair: $0.pair, id: $0.error.rawValue)
             }
             if let id = report.ringError?.id { report.ringErrors[id, default: 0] += 1 }
+            let broken = attachment.ledger.brokenPairs
+            report.brokenPairs = (0..<PortPairs.limit).filter { broken >> UInt64($0) & 1 != 0 }
             report.stalledNanoseconds = stall(attachment.ledger.stalledSince)
         }
         report.fill(total)

@@ -80,6 +80,8 @@ public struct EngineReport: Sendable {
         public var ringError: RingError?
         /// Attachments so far that ended, or rest, with a ring broken, by error id.
         public var ringErrors: [String: UInt64] = [:]
+        /// Queue pairs with a broken ring; neither of their rings is worked on any more.
+        public var brokenPairs: [Int] = []
         /// How long the port has taken no packet that was for it (`peer/stalled`); `nil` when it
         /// takes them.
         public var stalledNanoseconds: UInt64?

@@ -52,8 +52,8 @@ private func addWords<Counters: BitwiseCopyable>(of other: Counters, to sum: ino
 struct PortLedger {
     // Safety: `words` holds `PortLedger.count` initialised atomics for as long as the attachment
     // that owns them lives.
-    /// Words: a record, the stall's begin, and the fault codes.
-    static var count: Int { PortRecord.words + 2 }
+    /// Words: a record, the stall's begin, the first fault's code, and the broken pairs.
+    static var count: Int { PortRecord.words + 3 }
 
     private let words: UnsafeMutablePointer<Atomic<UInt64>>
 
@@ -64,7 +64,12 @@ struct PortLedger {
 
     /// Publishes; called by the worker.
     @_noLocks @inline(__always)
-    func publish(_ record: UnsafePointer<PortRecord>, stalledSince: UInt64, fault: UInt64) {
+    func publish(
+        _ record: UnsafePointer<PortRecord>,
+        stalledSince: UInt64,
+        fault: UInt64,
+        brokenPairs: UInt64
+    ) {
         let from = unsafe UnsafeRawPointer(record)
         let count = PortRecord.words
         var index = 0
@@ -75,6 +80,7 @@ struct PortLedger {
         }
         unsafe words[count].store(stalledSince, ordering: .relaxed)
         unsafe words[count &+ 1].store(fault, ordering: .relaxed)
+        unsafe words[count &+ 2].store(brokenPairs, ordering: .relaxed)
     }
 
     /// The record as last published; called by the control thread.
@@ -94,4 +100,7 @@ struct PortLedger {
 
     /// `RingFault` code of the first broken queue pair; 0 when none is.
     var fault: UInt64 { unsafe words[PortRecord.words + 1].load(ordering: .relaxed) }
+
+    /// Broken queue pairs, one bit each.
+    var brokenPairs: UInt64 { unsafe words[PortRecord.words + 2].load(ordering: .relaxed) }
 }

@@ -159,20 +159,29 @@ struct PortState {
     /// Makes the counters visible to the control thread.
     @_noLocks func publish() {
         var fault: UInt64 = 0
+        var broken: UInt64 = 0
         if let tap = unsafe tap {
             unsafe record.pointee.tap = tap.pointee.counters
         } else {
             var sum = unsafe pairs[0].counters
-            fault = unsafe RingFault.code(pairs[0].error, pair: 0)
-            var pair = 1
+            var pair = 0
             while pair < pairCount {
-                unsafe sum.add(pairs[pair].counters)
-                if fault == 0 { fault = unsafe RingFault.code(pairs[pair].error, pair: pair) }
+                if pair > 0 { unsafe sum.add(pairs[pair].counters) }
+                let code = unsafe RingFault.code(pairs[pair].error, pair: pair)
+                if code != 0 {
+                    broken |= PortState.bit(pair)
+                    if fault == 0 { fault = code }
+                }
                 pair &+= 1
             }
             unsafe record.pointee.peer = sum
         }
-        unsafe ledger.publish(record, stalledSince: stalledSince, fault: fault)
+        unsafe ledger.publish(
+            record,
+            stalledSince: stalledSince,
+            fault: fault,
+            brokenPairs: broken
+        )
     }
 
     /// Asks the peer to notify us. True when packets arrived meanwhile.

@@ -52,6 +52,8 @@ public final class VhostPCINetDevice: VirtioDevice, PeerWindowProvider {
     /// What the driver was last told.
     var announced: PeerDescription?
     var resume: (() -> Void)?
+    /// Pairs of the present connection whose error descriptors were signalled.
+    private var brokenPairs: Set<Int> = []
     var hasHandedPositionsOver = false
 
     private var state = DeviceState()
@@ -201,6 +203,7 @@ public final class VhostPCINetDevice: VirtioDevice, PeerWindowProvider {
     // MARK: rings
 
     private func connectRings() {
+        brokenPairs = []
         guard let announced else { return }
         for ring in announced.rings where ring.isStarted {
             guard let used = usedIndex(of: ring) else { continue }
@@ -214,6 +217,17 @@ public final class VhostPCINetDevice: VirtioDevice, PeerWindowProvider {
     func watchKicks() {
         guard let announced else { return }
         refuse { () throws(Refusal) in try kicks.watch(announced.transmitKicks) }
+    }
+
+    /// Whoever drives the device found a ring of this queue pair broken and works on the pair no
+    /// more: the peer is told, once a connection, at the error descriptors of both rings (HI-D66).
+    ///
+    /// For a driver in the same process; there is no message for it.
+    public func ringsBroke(pair: Int) {
+        guard phase == .connected, let announced, brokenPairs.insert(pair).inserted else { return }
+        for ring in announced.rings where ring.index / 2 == pair && ring.isStarted {
+            if let error = ring.error { EventFD.signal(error.rawValue) }
+        }
     }
 
     func disconnectRings() {

@@ -53,6 +53,11 @@ final class EmulatedManagement {
         }
         try device.listen(at: path)
     }
+
+    /// Tells the peer of the device `name` that a queue pair of it is worked on no more.
+    func ringsBroke(_ name: String, pair: Int) {
+        slots.device(named: name)?.ringsBroke(pair: pair)
+    }
 }
 
 /// Slices of the window and of the peer-notify structure, and who has them: reserved at CREATE,

@@ -11,14 +11,14 @@ final class PeerPortHost: PeerConnectionHost {
     private let engine: Engine
     private let port: PortID
     private let loop: EventLoop
-    private let report: (String) -> Void
+    private let report: (_ text: String, _ id: String?) -> Void
     private var wakeups: [EventLoop.Source] = []
 
     init(
         engine: Engine,
         port: PortID,
         loop: EventLoop,
-        report: @escaping (String) -> Void
+        report: @escaping (_ text: String, _ id: String?) -> Void
     ) {
         self.engine = engine
         self.port = port
@@ -47,14 +47,14 @@ final class PeerPortHost: PeerConnectionHost {
                     isTransmitEnabled: transmit?.isEnabled ?? false
                 )
             } catch {
-                report("queue pair \(ring.index / 2): \(error.rawValue)")
+                report("queue pair \(ring.index / 2): \(error.rawValue)", nil)
             }
         }
         guard pairs.count > 0 else { return }
         do {
             try engine.attach(port, pairs: pairs, memory: connection.memory)
         } catch {
-            report("\(error)")
+            report("\(error)", nil)
             return
         }
         watchKicks(connection)
@@ -67,13 +67,15 @@ final class PeerPortHost: PeerConnectionHost {
             try engine.detach(port, milliseconds: milliseconds)
             return true
         } catch {
-            if milliseconds > 0 { report("\(error)") }
+            if milliseconds > 0 { report("\(error)", nil) }
             return false
         }
     }
 
     func driverReport(_ event: DriverEvent) {
-        report("\(event)")
+        var id: String?
+        if case .refused(let refusal) = event { id = refusal.id }
+        report("\(event)", id)
     }
 
     private func queue(
@@ -96,7 +98,7 @@ final class PeerPortHost: PeerConnectionHost {
             if let source {
                 wakeups.append(source)
             } else {
-                report("kicks of a ring cannot be watched; its packets wait for the next turn")
+                report("kicks of a ring cannot be watched; its packets wait for the next turn", nil)
             }
         }
     }

@@ -28,6 +28,7 @@ final class RunSession {
     private var reasons: [String] = []
     private var latencies: [String: PeerTraffic.Summary] = [:]
     private var watch = PortWatch()
+    private var nextLook: UInt64 = 0
     private var lastSnapshot: (at: UInt64, report: EngineReport)?
 
     init(_ options: RunOptions, _ reporter: StepReporter) throws {
@@ -48,7 +49,9 @@ final class RunSession {
         let names = paths.indices.map { "peer\($0)" }
         let management = try EmulatedManagement(names: names, loop: loop) {
             [reporter] name, event in
-            reporter.step("\(name) device: \(event)")
+            var id: String?
+            if case .refused(let refusal) = event { id = refusal.id }
+            reporter.step("\(event)", from: "\(name) device", id: id)
         }
         let driver = try bringUp(management)
         let engine = try startEngine()
@@ -62,7 +65,7 @@ final class RunSession {
         }
         try ownPeers?.start(seconds: options.duration ?? 5)
         let started = MonotonicClock.now
-        try serve(until: signals, ownPeers, engine)
+        try serve(until: signals, ownPeers, engine, management)
         let seconds = Double(MonotonicClock.now - started) / 1e9
         if let ownPeers { verify(ownPeers) }
         return try finish(driver, engine, seconds: seconds)
@@ -105,8 +108,8 @@ final class RunSession {
         let id = try driver.create(type: .vhostPCINet)
         reporter.step("\(name): virtual device \(id), \(DeviceType.vhostPCINet)")
         let port = try engine.addPort(name: name, kind: .peer)
-        let host = PeerPortHost(engine: engine, port: port, loop: loop) { [reporter] text in
-            reporter.step("\(name) driver: \(text)")
+        let host = PeerPortHost(engine: engine, port: port, loop: loop) { [reporter] text, id in
+            reporter.step(text, from: "\(name) driver", id: id)
         }
         let net = VhostPCINetDriver(
             transport: try driver.transport(for: id),
@@ -122,7 +125,8 @@ final class RunSession {
     private func serve(
         until signals: FileDescriptor,
         _ ownPeers: OwnPeers?,
-        _ engine: Engine
+        _ engine: Engine,
+        _ management: EmulatedManagement
     ) throws {
         var isOver = false
         let signal = try loop.watch(signals) { [reporter] in
@@ -139,6 +143,7 @@ final class RunSession {
             try loop.turn(limitMilliseconds: min(100, deadline?.remainingMilliseconds ?? 100))
             if deadline?.hasPassed == true { break }
             if let ownPeers, ownPeers.haveEnded() { break }
+            signalBroken(engine, management)
             if MonotonicClock.now >= nextLive {
                 showLive(engine)
                 nextLive = MonotonicClock.now + 1_000_000_000
@@ -148,6 +153,17 @@ final class RunSession {
 
     private func tell(_ report: EngineReport) {
         for line in watch.lines(report) { reporter.step(line) }
+    }
+
+    /// Tells peers of pairs that are worked on no more; at most every 20 ms, however often the loop
+    /// turns. A device says it once a connection.
+    private func signalBroken(_ engine: Engine, _ management: EmulatedManagement) {
+        let now = MonotonicClock.now
+        guard now >= nextLook else { return }
+        nextLook = now + 20_000_000
+        for port in engine.snapshot().ports {
+            for pair in port.brokenPairs { management.ringsBroke(port.name, pair: pair) }
+        }
     }
 
     private func showLive(_ engine: Engine) {
@@ -194,6 +210,7 @@ final class RunSession {
             }
         }
         driver.close()
+        reporter.tellOmitted()
         return ReportBuilder(
             engine: engine.snapshot(),
             paths: Dictionary(uniqueKeysWithValues: peers.map { ($0.name, $0.path) }),

@@ -8,6 +8,7 @@ final class StepReporter {
     private let steps: Int32
     private let isLive: Bool
     private var liveLength = 0
+    private var limits: [String: LineLimit] = [:]
 
     /// Chooses where lines go.
     init(json: Bool) {
@@ -19,6 +20,36 @@ final class StepReporter {
     func step(_ text: String) {
         clearLive()
         Self.write(text + "\n", to: steps)
+    }
+
+    /// One thing happened at `source`, whose other end decides how often: a line with an error id is
+    /// shown ten times at once and once a second after that, any other a hundred times and then
+    /// fifty times a second (rule R6 of docs/requirements/HI-rules.md).
+    func step(_ text: String, from source: String, id: String? = nil) {
+        let now = MonotonicClock.now
+        let key = id.map { "\(source) \($0)" } ?? source
+        var limit =
+            limits[key]
+            ?? (id == nil
+                ? LineLimit(burst: 100, interval: 20_000_000, now: now)
+                : LineLimit(burst: 10, interval: 1_000_000_000, now: now))
+        let omitted = limit.admit(now: now)
+        limits[key] = limit
+        guard let omitted else { return }
+        if omitted > 0 { step(Self.omission(key, omitted)) }
+        step("\(source): \(text)")
+    }
+
+    /// Tells what was left out and not told yet.
+    func tellOmitted() {
+        for (key, limit) in limits.sorted(by: { $0.key < $1.key }) where limit.omitted > 0 {
+            step(Self.omission(key, limit.omitted))
+        }
+        limits = [:]
+    }
+
+    private static func omission(_ key: String, _ count: UInt64) -> String {
+        "\(key): \(count) lines like the next or the last left out"
     }
 
     /// Something is wrong; goes to standard error in every mode.

@@ -50,7 +50,9 @@ import Virtqueue
         let core = try #require(Topology.usableCPUs.last)
         let engine = try Engine(mode: .sink, cores: [core], idle: idle)
         let port = try engine.addPort(name: "peer0", kind: .peer)
-        let host = PeerPortHost(engine: engine, port: port, loop: loop) { Issue.record("\($0)") }
+        let host = PeerPortHost(engine: engine, port: port, loop: loop) { text, _ in
+            Issue.record("\(text)")
+        }
         host.peerConnected(try connection())
         wakeup.signal()
         try loop.turn(limitMilliseconds: 20)

@@ -42,12 +42,13 @@ import Virtqueue
         record.peer.receivedPackets = 1
         record.tap.down = 2
         record.engine.noPort = 3
-        unsafe ledger.publish(&record, stalledSince: 4, fault: 5)
+        unsafe ledger.publish(&record, stalledSince: 4, fault: 5, brokenPairs: 6)
         #expect(ledger.record.peer == record.peer)
         #expect(ledger.record.tap.drops == ["tap/down": 2])
         #expect(ledger.record.engine.drops == ["switch/no-port": 3])
         #expect(ledger.stalledSince == 4)
         #expect(ledger.fault == 5)
+        #expect(ledger.brokenPairs == 6)
     }
 
     @Test(arguments: QueueError.allCases)

@@ -179,6 +179,7 @@ import Testing
         #expect(report.ports[1].ringErrors == ["ring/avail-jump": 1])
         #expect(report.ports[0].ringError == nil)
         #expect(report.ports[0].ringErrors.isEmpty)
+        #expect(report.ports[1].brokenPairs == [0] && report.ports[0].brokenPairs.isEmpty)
         let frame = Frame.make(to: Frame.broadcast, from: Frame.station(1))
         #expect(rig.send(frame, from: 0))
         #expect(rig.frame(at: 2) == frame)

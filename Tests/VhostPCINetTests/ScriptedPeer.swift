@@ -18,6 +18,7 @@ final class ScriptedPeer {
         case getRingBase = 11
         case setKick = 12
         case setCall = 13
+        case setError = 14
         case getProtocolFeatures = 15
         case setProtocolFeatures = 16
         case enableRing = 18
