@@ -71,6 +71,10 @@ public final class Frontend {
     /// Rings given to the back-end at present, by index.
     public private(set) var rings: [Int: FrontendRing] = [:]
 
+    /// Most queue pairs, or rings, that a back-end can mean: a virtio-net device has no more pairs
+    /// (virtio 1.3 §5.1.4).
+    static let largestQueueCount: UInt64 = 32768
+
     private let channel: FrontendChannel
 
     /// Goes through the handshake on a connected socket.
@@ -111,7 +115,13 @@ public final class Frontend {
         }
         channel.protocolFeatures = protocolFeatures
         var queueCount: UInt64?
-        if protocolFeatures.contains(.multiqueue) { queueCount = try channel.ask(.getQueueCount) }
+        if protocolFeatures.contains(.multiqueue) {
+            let count = try channel.ask(.getQueueCount)
+            guard (1...Frontend.largestQueueCount).contains(count) else {
+                throw channel.fail(Violation(.probe, "GET_QUEUE_NUM answered \(count)"))
+            }
+            queueCount = count
+        }
         identity = Identity(
             features: offered,
             protocolFeatures: protocolOffer,
@@ -234,6 +244,12 @@ public final class Frontend {
     public func start(_ ring: FrontendRing) throws(FrontendError) {
         guard let index = UInt32(exactly: ring.index), index < 256 else {
             throw FrontendError.invalid("ring \(ring.index); 0 … 255 are possible")
+        }
+        // A queue of a network device is a pair of rings, and no device has more rings to one.
+        if let count = identity.queueCount, UInt64(index) / 2 >= count {
+            throw FrontendError.violation(
+                Violation(.probe, "ring \(index) is needed, the back-end has \(count) queues")
+            )
         }
         let size = VringState(index: index, number: UInt32(ring.size))
         let base = VringState(index: index, number: UInt32(ring.nextAvailable))

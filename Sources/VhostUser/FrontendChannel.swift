@@ -170,7 +170,8 @@ final class FrontendChannel {
         }
     }
 
-    private func fail(_ violation: Violation) -> FrontendError {
+    /// Closes the connection for a fault of the back-end.
+    func fail(_ violation: Violation) -> FrontendError {
         close()
         return .violation(violation)
     }

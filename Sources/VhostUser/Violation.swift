@@ -64,6 +64,8 @@ public enum ViolationID: String, Sendable, CaseIterable {
     /// A reply to another request, without the reply flag, of a wrong size, or with descriptors
     /// (HI-D60).
     case reply = "vu/reply"
+    /// An answer that makes no sense, or promises less than is needed (HI-D62).
+    case probe = "vu/probe"
     /// A back-end answers otherwise than it did before, or lacks what is needed (HI-D63).
     case featureLoss = "vu/feature-loss"
 }

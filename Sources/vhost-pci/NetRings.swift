@@ -22,12 +22,19 @@ final class NetRings {
     let mapping: Mapping
     /// Set-ups with guest addresses, receive ring first.
     let configurations: [QueueConfiguration]
-    private(set) var damagedHeaders: UInt64 = 0
+    /// Frames whose used length ends inside the network header, `net/short-header`.
+    private(set) var shortHeaders: UInt64 = 0
+    /// Frames in no buffer, or in several: `net/num-buffers`. Each fits one, so a merged one is none
+    /// of ours.
+    private(set) var bufferCounts: UInt64 = 0
 
     private static let ringArea = 16384
     private static let ringsSize = 2 * ringArea
     private static let size = ringsSize + 2 * Int(ringSize) * bufferSize
 
+    private let isMergeable: Bool
+    /// Buffers still to come of a merged frame that was dropped.
+    private var mergedRest = 0
     private var receiveQueue: SplitDriverQueue
     private var transmitQueue: SplitDriverQueue
     private var receiveBufferOfHead = [Int](repeating: 0, count: Int(ringSize))
@@ -36,6 +43,7 @@ final class NetRings {
 
     /// Makes the memory and both rings; `features` are those acknowledged to the device.
     init(features: FeatureBits) throws {
+        isMergeable = features.contains(.netMergeableBuffers)
         file = try MemoryFile(name: "peer", size: Self.size)
         mapping = try file.map()
         guard
@@ -127,9 +135,16 @@ final class NetRings {
         while count < Int(Self.ringSize), let used = receiveQueue.reap() {
             count += 1
             let buffer = receiveBufferOfHead[Int(used.head)]
-            body(frame(in: buffer, written: Int(used.written)))
+            if mergedRest > 0 {
+                mergedRest -= 1
+            } else {
+                body(frame(in: buffer, written: Int(used.written)))
+            }
             postReceive(buffer)
         }
+        // The device returns all buffers of a frame at once (virtio 1.3 §5.1.6.4): whatever it
+        // claims, the next one is another frame's.
+        if count < Int(Self.ringSize) { mergedRest = 0 }
         guard count > 0 else { return (0, false) }
         receiveQueue.publish()
         return (count, receiveQueue.shouldNotifyDevice())
@@ -138,11 +153,14 @@ final class NetRings {
     private func frame(in buffer: Int, written: Int) -> TrafficFrame? {
         let start = unsafe mapping.address + receiveOffset(buffer)
         let bytes = unsafe UnsafeRawBufferPointer(start: start, count: written)
-        // Each frame fits one buffer, so a merged one cannot be ours.
-        guard written > Self.headerSize,
-            unsafe bytes.loadUnaligned(fromByteOffset: 10, as: UInt16.self) <= 1
-        else {
-            damagedHeaders += 1
+        guard written > Self.headerSize else {
+            shortHeaders += 1
+            return nil
+        }
+        let buffers = unsafe bytes.loadUnaligned(fromByteOffset: 10, as: UInt16.self)
+        guard buffers == 1 || (buffers == 0 && !isMergeable) else {
+            bufferCounts += 1
+            mergedRest = max(0, Int(buffers) - 1)
             return nil
         }
         let content = unsafe UnsafeRawBufferPointer(rebasing: bytes[Self.headerSize...])

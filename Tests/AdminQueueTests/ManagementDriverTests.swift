@@ -216,7 +216,7 @@ import Virtqueue
 
     // Waiting.
 
-    @Test func `AVQ-M-306, AVQ-M-903, HI-F94: silence ends at the deadline and resets the device`()
+    @Test func `AVQ-M-306, AVQ-M-903, HI-A47, HI-F94: silence ends at a deadline and in a reset`()
         throws
     {
         device.answer = { $0.opcode == .create ? nil : HostileManagement.plain($0) }

@@ -6,6 +6,43 @@ import VirtioSpec
 
 /// What a back-end may get wrong while our front-end talks to it (HI section D, front-end rows).
 @Suite struct HostileBackendTests {
+    @Test(arguments: [0, 32769, 1 << 32, UInt64.max])
+    func `HI-D62: an absurd queue count is refused and named`(count: UInt64) throws {
+        let script = try ScriptedBackend { ScriptedBackend.good($0, queueCount: count) }
+        do throws(FrontendError) {
+            _ = try Frontend(script.socket, wish: FrontendWish(features: SessionRig.features))
+            Issue.record("\(count) queues were believed")
+        } catch {
+            #expect(error.id == "vu/probe")
+            #expect(error.description.contains("\(count)"))
+        }
+        script.finish()
+    }
+
+    @Test func `HI-D62: a ring beyond the back-end's queues is refused with both numbers`() throws {
+        let script = try ScriptedBackend { ScriptedBackend.good($0) }
+        let frontend = try Frontend(
+            script.socket,
+            wish: FrontendWish(features: SessionRig.features)
+        )
+        let ring = try FrontendRing(
+            index: 2,
+            size: 256,
+            descriptorArea: 0,
+            driverArea: 0x4000,
+            deviceArea: 0x8000
+        )
+        do throws(FrontendError) {
+            try frontend.start(ring)
+            Issue.record("the ring was started")
+        } catch {
+            #expect(error.id == "vu/probe")
+            #expect(error.description.contains("ring 2") && error.description.contains("1 queues"))
+        }
+        #expect(frontend.rings.isEmpty)
+        script.finish()
+    }
+
     private let wish = FrontendWish(features: SessionRig.features)
 
     private func failure(_ body: () throws(FrontendError) -> Void) -> FrontendError? {
