@@ -95,6 +95,7 @@ extension EngineReport.Port {
         received.bytes = peer.receivedBytes &+ tap.receivedBytes
         transmitted.packets = peer.transmittedPackets &+ tap.transmittedPackets
         transmitted.bytes = peer.transmittedBytes &+ tap.transmittedBytes
+        isGone = tap.isGone > 0
         consumed = record.engine.consumed
         copies = peer.copies &+ tap.copies &+ record.engine.consumedCopies
         generated = record.engine.generated

@@ -82,6 +82,8 @@ public struct EngineReport: Sendable {
         public var ringErrors: [String: UInt64] = [:]
         /// Queue pairs with a broken ring; neither of their rings is worked on any more.
         public var brokenPairs: [Int] = []
+        /// The interface of a TAP port was deleted (`tap/gone`).
+        public var isGone = false
         /// How long the port has taken no packet that was for it (`peer/stalled`); `nil` when it
         /// takes them.
         public var stalledNanoseconds: UInt64?

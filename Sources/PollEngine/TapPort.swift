@@ -22,14 +22,18 @@ struct TapCounters: BitwiseCopyable {
     var down: UInt64 = 0
     /// Frames in more pieces than one write takes.
     var pieces: UInt64 = 0
+    /// Frames for an interface that is gone.
+    var gone: UInt64 = 0
     /// Frames that the kernel refused for another reason.
     var refused: UInt64 = 0
+    /// Not 0 once the interface was deleted.
+    var isGone: UInt64 = 0
 
     /// Drops by error id, those that did not occur left out.
     var drops: [String: UInt64] {
         let all: [(String, UInt64)] = [
             ("tap/no-room", noRoom), ("tap/down", down), ("tap/pieces", pieces),
-            ("tap/refused", refused),
+            ("tap/gone", gone), ("tap/refused", refused),
         ]
         return Dictionary(uniqueKeysWithValues: all.filter { $0.1 > 0 })
     }
@@ -88,6 +92,7 @@ struct TapPort: ~Copyable {
             resting &-= 1
             return 0
         }
+        guard counters.isGone == 0 else { return 0 }
         var count = 0
         let most = min(limit, ChainBurst.capacity)
         while count < most {
@@ -97,7 +102,10 @@ struct TapPort: ~Copyable {
                 into: frame,
                 capacity: TapPort.frameSize
             )
-            guard length > 0 else { break }
+            guard length > 0 else {
+                if length == 0 || length == -Int(EBADFD) { counters.isGone = 1 }
+                break
+            }
             unsafe burst.segments[count] = Segment(
                 pointer: frame,
                 length: UInt32(truncatingIfNeeded: length)
@@ -136,6 +144,10 @@ struct TapPort: ~Copyable {
     }
 
     private mutating func write(_ entry: BurstEntry, _ segments: UnsafeMutablePointer<Segment>) {
+        guard counters.isGone == 0 else {
+            counters.gone &+= 1
+            return
+        }
         let pieces = Int(entry.segmentCount)
         guard pieces <= TapPort.mostPieces else {
             counters.pieces &+= 1
@@ -163,6 +175,9 @@ struct TapPort: ~Copyable {
             counters.noRoom &+= 1
         } else if written == -Int(EIO) {
             counters.down &+= 1
+        } else if written == -Int(EBADFD) {
+            counters.isGone = 1
+            counters.gone &+= 1
         } else {
             counters.refused &+= 1
         }

@@ -10,6 +10,7 @@ struct PortWatch {
     private var ringErrors: [String: [String: UInt64]] = [:]
     private var stalled: Set<String> = []
     private var full: Set<String> = []
+    private var gone: Set<String> = []
 
     /// The lines for what is new in this report.
     mutating func lines(_ report: EngineReport) -> [String] {
@@ -17,6 +18,12 @@ struct PortWatch {
         for port in report.ports {
             lines += broken(port)
             if let line = stall(port) { lines.append(line) }
+            if port.isGone, gone.insert(port.name).inserted {
+                lines.append(
+                    "\(port.name): tap/gone, the interface was deleted; the uplink is out until this"
+                        + " program is started again"
+                )
+            }
             if port.unlearnedAddresses > 0, full.insert(port.name).inserted {
                 lines.append(
                     "\(port.name): switch/table-full, it has more source addresses than the switch"

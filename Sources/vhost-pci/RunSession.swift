@@ -155,6 +155,19 @@ final class RunSession {
         for line in watch.lines(report) { reporter.step(line) }
     }
 
+    /// Takes uplinks out whose interface was deleted: epoll would wake a sleeping worker for them
+    /// without pause.
+    private func letGo(_ report: EngineReport, _ engine: Engine) {
+        for port in report.ports where port.isGone && port.isAttached {
+            reasons.append("\(port.name): tap/gone")
+            do {
+                try engine.detach(port.id)
+            } catch {
+                reporter.step("\(port.name): \(error)")
+            }
+        }
+    }
+
     /// Tells peers of pairs that are worked on no more; at most every 20 ms, however often the loop
     /// turns. A device says it once a connection.
     private func signalBroken(_ engine: Engine, _ management: EmulatedManagement) {
@@ -170,6 +183,7 @@ final class RunSession {
         let now = MonotonicClock.now
         let report = engine.snapshot()
         tell(report)
+        letGo(report, engine)
         defer { lastSnapshot = (now, report) }
         guard let last = lastSnapshot, now > last.at else { return }
         let seconds = Double(now - last.at) / 1e9

@@ -7,6 +7,7 @@ struct VhostPCI: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "vhost-pci",
         abstract: "User-space virtio devices and drivers.",
+        version: "vhost-pci 0.1.0-dev",
         subcommands: [RunCommand.self, PeerCommand.self, BenchCommand.self]
     )
 

@@ -45,6 +45,14 @@ import Testing
         #expect(gone.isEmpty)
     }
 
+    @Test func `an uplink whose interface was deleted is named once`() {
+        var watch = PortWatch()
+        #expect(
+            watch.lines(report { $0.isGone = true }).first?.hasPrefix("peer0: tap/gone") == true
+        )
+        #expect(watch.lines(report { $0.isGone = true }).isEmpty)
+    }
+
     @Test func `addresses that the switch has no room for are told once a port`() {
         var watch = PortWatch()
         let first = watch.lines(report { $0.unlearnedAddresses = 3 })

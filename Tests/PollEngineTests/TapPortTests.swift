@@ -196,4 +196,19 @@ import Virtqueue
         #expect(TapError(opening: "t", Errno(EIO)) == .other("t", Errno(EIO)))
         #expect(TapError.denied("t").description.contains("CAP_NET_ADMIN"))
     }
+
+    @Test func `an interface that is gone is left alone, frames for it are counted`() throws {
+        let ends = try Wire()
+        var port = try TapPort(ends.near)
+        #expect(shutdown(ends.far.rawValue, Int32(SHUT_WR)) == 0)
+        var burst = ChainBurst()
+        #expect(port.receive(into: &burst, limit: 32) == 0)
+        #expect(port.counters.isGone == 1)
+        let pages = try Mapping.anonymous(length: 4096)
+        Self.fill(&burst, [[1, 2, 3], [4]], piece: 64, in: pages)
+        port.transmit(burst, from: 0, count: 2)
+        #expect(port.counters.drops == ["tap/gone": 2])
+        #expect(ends.receive() == nil)
+        #expect(port.receive(into: &burst, limit: 32) == 0)
+    }
 }
