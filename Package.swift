@@ -116,7 +116,16 @@ let package = Package(
             "Virtqueue",
             ["Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec", "RingSupport"]
         ),
-        tests("PCI", ["PCI", "Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec"]),
+        .target(
+            name: "HostSupport",
+            dependencies: ["HostSystem"],
+            path: "Tests/HostSupport",
+            swiftSettings: strict
+        ),
+        tests(
+            "PCI",
+            ["PCI", "Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec", "HostSupport"]
+        ),
         tests(
             "Virtio",
             [

@@ -5,9 +5,7 @@
 #include <pci/pci.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 // libpci reports a fatal error by calling `error`, which must not return; the jump brings it back.
 static _Thread_local jmp_buf failed;
@@ -17,50 +15,47 @@ static void __attribute__((noreturn)) on_error(char *format, ...) {
 }
 static void on_message(char *format, ...) { (void)format; }
 
-static void read_driver(int domain, int bus, int device, int function, char *out, size_t size) {
-    char path[96], target[256];
-    snprintf(path, sizeof path, "/sys/bus/pci/devices/%04x:%02x:%02x.%d/driver", domain, bus,
-             device, function);
-    out[0] = 0;
-    ssize_t length = readlink(path, target, sizeof target - 1);
-    if (length <= 0)
-        return;
-    target[length] = 0;
-    const char *slash = strrchr(target, '/');
-    snprintf(out, size, "%s", slash ? slash + 1 : target);
+static void describe(struct pci_access *access, struct pci_dev *d, struct shim_pci_function *out) {
+    memset(out, 0, sizeof *out);
+    out->domain = (uint32_t)d->domain;
+    out->bus = d->bus;
+    out->device = d->dev;
+    out->function = d->func;
+    pci_fill_info(d, PCI_FILL_IDENT | PCI_FILL_CLASS | PCI_FILL_CLASS_EXT | PCI_FILL_SUBSYS);
+    out->revision = d->rev_id;
+    out->vendor = d->vendor_id;
+    out->device_id = d->device_id;
+    out->subsystem_vendor = d->subsys_vendor_id;
+    out->subsystem_device = d->subsys_id;
+    out->class_code = (uint32_t)d->device_class << 8 | d->prog_if;
+    pci_lookup_name(access, out->name, sizeof out->name, PCI_LOOKUP_VENDOR | PCI_LOOKUP_DEVICE,
+                    d->vendor_id, d->device_id);
+    pci_lookup_name(access, out->class_name, sizeof out->class_name, PCI_LOOKUP_CLASS,
+                    d->device_class);
 }
 
-int shim_pci_identify(int domain, int bus, int device, int function,
-                      struct shim_pci_identity *out) {
+int shim_pci_list(const char *sysfs, struct shim_pci_function *out, int capacity) {
     struct pci_access *volatile access = pci_alloc();
     if (!access)
         return -ENOMEM;
     access->error = on_error;
     access->warning = on_message;
     access->debug = on_message;
-    volatile int status = -EIO;
+    access->method = PCI_ACCESS_SYS_BUS_PCI;
+    volatile int count = -EIO;
     if (setjmp(failed) == 0) {
-        pci_init(access);
-        pci_scan_bus(access);
-        status = -ENOENT;
-        for (struct pci_dev *d = access->devices; d; d = d->next) {
-            if (d->domain != domain || d->bus != bus || d->dev != device || d->func != function)
-                continue;
-            pci_fill_info(d, PCI_FILL_IDENT | PCI_FILL_CLASS | PCI_FILL_NUMA_NODE);
-            memset(out, 0, sizeof *out);
-            out->vendor = d->vendor_id;
-            out->device = d->device_id;
-            out->class_code = d->device_class;
-            out->numa_node = d->numa_node;
-            out->subsystem_vendor = pci_read_word(d, PCI_SUBSYSTEM_VENDOR_ID);
-            out->subsystem_device = pci_read_word(d, PCI_SUBSYSTEM_ID);
-            pci_lookup_name(access, out->name, sizeof out->name,
-                            PCI_LOOKUP_VENDOR | PCI_LOOKUP_DEVICE, d->vendor_id, d->device_id);
-            read_driver(domain, bus, device, function, out->driver, sizeof out->driver);
-            status = 0;
-            break;
+        if (pci_set_param(access, "sysfs.path", (char *)sysfs) == 0) {
+            pci_init(access);
+            pci_scan_bus(access);
+            int found = 0;
+            for (struct pci_dev *d = access->devices; d; d = d->next, found++)
+                if (found < capacity)
+                    describe(access, d, &out[found]);
+            count = found;
         }
-        pci_cleanup(access);
+    } else {
+        count = -EIO;
     }
-    return status;
+    pci_cleanup(access);
+    return count;
 }

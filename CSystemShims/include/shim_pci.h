@@ -5,19 +5,24 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/// What libpci and sysfs know of one function.
-struct shim_pci_identity {
+/// What libpci knows of one function.
+struct shim_pci_function {
+    uint32_t domain;
+    uint8_t bus;
+    uint8_t device;
+    uint8_t function;
+    uint8_t revision;
     uint16_t vendor;
-    uint16_t device;
+    uint16_t device_id;
     uint16_t subsystem_vendor;
     uint16_t subsystem_device;
+    /// Class, subclass and programming interface, 24 bits.
     uint32_t class_code;
-    int32_t numa_node;
-    char name[160];
-    char driver[64];
+    char name[192];
+    char class_name[96];
 };
-/// Looks a function up by address; -ENOENT when there is none, -EIO when libpci fails.
-int shim_pci_identify(int domain, int bus, int device, int function,
-                      struct shim_pci_identity *out);
+/// Lists the functions of the bus below `sysfs` (as `/sys/bus/pci`): returns how many there are, and
+/// fills in the first `capacity` of them; -EIO when libpci fails.
+int shim_pci_list(const char *sysfs, struct shim_pci_function *out, int capacity);
 
 #endif

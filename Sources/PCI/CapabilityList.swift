@@ -22,34 +22,36 @@ public struct CapabilityList: Sendable {
     public init(_ function: any PCIFunction) throws(PCIError) {
         let vendor = try function.readConfiguration(ConfigurationHeader.vendor, .word)
         guard vendor != 0xffff else { throw .deviceGone }
-        var entries: [Entry] = []
-        let status = try function.readConfiguration(ConfigurationHeader.status, .word)
-        if status & (1 << 4) != 0 {
-            var at = try Self.pointer(at: ConfigurationHeader.capabilities, function)
-            while at != 0 {
-                guard entries.count < Self.longest, at >= ConfigurationHeader.length else {
-                    throw .capabilityLoop
-                }
-                let identifier = try function.readConfiguration(at, .byte)
-                entries.append(
-                    Entry(identifier: UInt8(truncatingIfNeeded: identifier), offset: at)
-                )
-                at = try Self.pointer(at: at + 1, function)
-            }
+        let walk = try Self.walk { offset throws(PCIError) in
+            UInt8(truncatingIfNeeded: try function.readConfiguration(offset, .byte))
         }
-        self.entries = entries
+        guard walk.ends else { throw .capabilityLoop }
+        entries = walk.entries
+    }
+
+    /// The entries up to the place where the list breaks; `ends` is false when it does, or where
+    /// `byte` says that there is no more.
+    static func walk(
+        _ byte: (Int) throws(PCIError) -> UInt8?
+    ) throws(PCIError) -> (entries: [Entry], ends: Bool) {
+        var entries: [Entry] = []
+        guard let status = try byte(ConfigurationHeader.status), status & 1 << 4 != 0 else {
+            return (entries, true)
+        }
+        // The two low bits of a pointer are reserved: software masks them (PCI Local Bus 3.0 §6.7).
+        var pointer = try byte(ConfigurationHeader.capabilities).map { Int($0 & 0xfc) }
+        while let at = pointer, at != 0 {
+            guard entries.count < longest, at >= ConfigurationHeader.length,
+                let identifier = try byte(at)
+            else { return (entries, false) }
+            entries.append(Entry(identifier: identifier, offset: at))
+            pointer = try byte(at + 1).map { Int($0 & 0xfc) }
+        }
+        return (entries, pointer != nil)
     }
 
     /// The first capability with that id.
     public func first(_ identifier: UInt8) -> Entry? {
         entries.first { $0.identifier == identifier }
-    }
-
-    // The two low bits are reserved: software masks them (PCI Local Bus 3.0 §6.7).
-    private static func pointer(
-        at offset: Int,
-        _ function: any PCIFunction
-    ) throws(PCIError) -> Int {
-        Int(try function.readConfiguration(offset, .byte)) & 0xfc
     }
 }

@@ -1,5 +1,5 @@
 /// Where a function is: domain, bus, device, function.
-public struct PCIAddress: Hashable, Sendable, CustomStringConvertible {
+public struct PCIAddress: Hashable, Sendable, Comparable, CustomStringConvertible {
     /// Domain (segment), 0 … 0xffffffff.
     public let domain: UInt32
     /// Bus number.
@@ -24,6 +24,19 @@ public struct PCIAddress: Hashable, Sendable, CustomStringConvertible {
         self.bus = UInt8(truncatingIfNeeded: bus)
         self.device = UInt8(truncatingIfNeeded: device)
         self.function = UInt8(truncatingIfNeeded: function)
+    }
+
+    init(domain: UInt32, bus: UInt8, device: UInt8, function: UInt8) {
+        self.domain = domain
+        self.bus = bus
+        self.device = device & 31
+        self.function = function & 7
+    }
+
+    /// The order in which a bus is walked.
+    public static func < (left: PCIAddress, right: PCIAddress) -> Bool {
+        (left.domain, left.bus, left.device, left.function)
+            < (right.domain, right.bus, right.device, right.function)
     }
 
     /// As `lspci -D` writes it.
