@@ -14,11 +14,28 @@ public final class DMAArena {
     private var free: [Range<Int>]
 
     /// Makes an arena of `size` bytes (a multiple of 4096) that the device sees at `deviceAddress`.
-    public init(size: Int, deviceAddress: UInt64, name: String = "dma") throws(SystemError) {
-        file = try MemoryFile(name: name, size: size)
+    ///
+    /// `hugePageShift` is 0 for ordinary pages or 21 for pages of 2 MiB, of which `size` must then be
+    /// a multiple; all of them are taken at once, so that a lack of them is an error here.
+    public init(
+        size: Int,
+        deviceAddress: UInt64,
+        name: String = "dma",
+        hugePageShift: UInt32 = 0
+    ) throws(SystemError) {
+        file = try MemoryFile(name: name, size: size, hugePageShift: hugePageShift)
         mapping = try file.map()
+        if hugePageShift > 0 { try mapping.populate(at: 0, length: size) }
         self.deviceAddress = deviceAddress
         free = [0..<size]
+    }
+
+    /// An arena over pages that are mapped already, all of the file's in the order of the mapping.
+    public init(file: MemoryFile, mapping: Mapping, deviceAddress: UInt64) {
+        self.file = file
+        self.mapping = mapping
+        self.deviceAddress = deviceAddress
+        free = [0..<mapping.length]
     }
 
     /// The pages of another arena as a device sees them that reaches them through a translation of

@@ -12,6 +12,7 @@ public final class InProcessFunction: PCIFunction, PCIHost {
     private let endpoint: any PCIEndpoint
     private var arenas: [DMAArena] = []
     private var events: [Int: EventFD] = [:]
+    private var addresses = DeviceAddressSpace()
 
     /// What the function can reach by DMA, at IOVAs.
     public private(set) var memory: MemoryTable = .empty
@@ -121,6 +122,31 @@ public final class InProcessFunction: PCIFunction, PCIHost {
     /// Takes an arena away.
     public func unmapDMA(_ arena: DMAArena) throws(PCIError) {
         try replaceMemory(arenas.filter { $0 !== arena })
+    }
+
+    /// Makes an arena in memory of this process, at a free device address.
+    public func makeArena(size: Int) throws(PCIError) -> DMAArena {
+        guard let address = addresses.take(UInt64(clamping: size)) else {
+            throw .noRoom("an arena of \(size) bytes")
+        }
+        do {
+            let arena = try DMAArena(size: size, deviceAddress: address)
+            try mapDMA(arena)
+            return arena
+        } catch {
+            addresses.release(address)
+            switch error {
+            case let error as SystemError: throw .system(error)
+            case let error as PCIError: throw error
+            default: throw .noRoom("an arena of \(size) bytes")
+            }
+        }
+    }
+
+    /// Takes an arena back.
+    public func releaseArena(_ arena: DMAArena) throws(PCIError) {
+        try unmapDMA(arena)
+        addresses.release(arena.deviceAddress)
     }
 
     /// Resets the function. Connected vectors stay connected, as a kernel keeps them.

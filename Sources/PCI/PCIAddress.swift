@@ -26,7 +26,8 @@ public struct PCIAddress: Hashable, Sendable, Comparable, CustomStringConvertibl
         self.function = UInt8(truncatingIfNeeded: function)
     }
 
-    init(domain: UInt32, bus: UInt8, device: UInt8, function: UInt8) {
+    /// Names a place; of device and function the bits that PCI has count.
+    public init(domain: UInt32, bus: UInt8, device: UInt8, function: UInt8) {
         self.domain = domain
         self.bus = bus
         self.device = device & 31

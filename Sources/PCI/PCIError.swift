@@ -18,6 +18,8 @@ public enum PCIError: Error, Sendable, CustomStringConvertible {
     case adminRange(index: Int, count: Int)
     /// A vector beyond the MSI-X table.
     case vector(Int)
+    /// No address or no memory for an arena.
+    case noRoom(String)
     /// The function cannot do it.
     case notSupported(String)
     /// Every register reads all ones: the function is gone (HI-A53).
@@ -37,6 +39,7 @@ public enum PCIError: Error, Sendable, CustomStringConvertible {
         case .adminRange(let index, let count):
             "pci/admin-range: \(count) admin queues from number \(index) are not possible"
         case .vector(let vector): "pci/vector: there is no MSI-X vector \(vector)"
+        case .noRoom(let what): "limit/memory: no room for \(what)"
         case .notSupported(let what): "not supported: \(what)"
         case .deviceGone: "pci/device-gone: every register reads all ones"
         }

@@ -50,6 +50,13 @@ public protocol PCIFunction: AnyObject {
     /// Takes an arena away; no access to it is under way once this returns.
     func unmapDMA(_ arena: DMAArena) throws(PCIError)
 
+    /// Makes an arena that the function can reach, of `size` bytes or a little more, at an address of
+    /// the function's choice. `noRoom` when there is no address or no memory for it.
+    func makeArena(size: Int) throws(PCIError) -> DMAArena
+
+    /// Takes back what `makeArena` made; no access to it is under way once this returns.
+    func releaseArena(_ arena: DMAArena) throws(PCIError)
+
     /// Resets the function.
     func reset() throws(PCIError)
 }

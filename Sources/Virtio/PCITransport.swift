@@ -29,7 +29,6 @@ public final class PCITransport: VirtioTransport {
     private let structures: PCIStructures
     private var notifyOffsets: [Int: UInt64] = [:]
     private var events: [UInt16: EventFD] = [:]
-    private var addresses = DeviceAddressSpace()
 
     /// Finds the virtio structures of a function, and lets it answer and reach memory.
     ///
@@ -222,27 +221,20 @@ public final class PCITransport: VirtioTransport {
 
     /// Makes an arena that the device can reach.
     public func makeArena(size: Int) throws(VirtioError) -> DMAArena {
-        guard let address = addresses.take(UInt64(clamping: size)) else {
-            throw .noRoom("an arena of \(size) bytes")
-        }
         do {
-            let arena = try DMAArena(size: size, deviceAddress: address)
-            try function.mapDMA(arena)
-            return arena
+            return try function.makeArena(size: size)
         } catch {
-            addresses.release(address)
             switch error {
-            case let error as SystemError: throw .system(error)
-            case let error as PCIError: throw .pci(error)
-            default: throw .noRoom("an arena of \(size) bytes")
+            case .system(let error): throw .system(error)
+            case .noRoom(let what): throw .noRoom(what)
+            default: throw .pci(error)
             }
         }
     }
 
     /// Gives an arena back after the device was reset.
     public func releaseArena(_ arena: DMAArena) throws(VirtioError) {
-        do { try function.unmapDMA(arena) } catch { throw .pci(error) }
-        addresses.release(arena.deviceAddress)
+        do { try function.releaseArena(arena) } catch { throw .pci(error) }
     }
 
     /// Maps part of a BAR that holds another machine's memory.

@@ -57,5 +57,9 @@ final class BytesFunction: PCIFunction {
 
     func unmapDMA(_ arena: DMAArena) throws(PCIError) { throw .notSupported("DMA") }
 
+    func makeArena(size: Int) throws(PCIError) -> DMAArena { throw .notSupported("DMA") }
+
+    func releaseArena(_ arena: DMAArena) throws(PCIError) { throw .notSupported("DMA") }
+
     func reset() throws(PCIError) {}
 }

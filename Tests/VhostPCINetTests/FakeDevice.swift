@@ -143,5 +143,7 @@ final class RemovableFunction: PCIFunction {
 
     func mapDMA(_ arena: DMAArena) throws(PCIError) { try inner.mapDMA(arena) }
     func unmapDMA(_ arena: DMAArena) throws(PCIError) { try inner.unmapDMA(arena) }
+    func makeArena(size: Int) throws(PCIError) -> DMAArena { try inner.makeArena(size: size) }
+    func releaseArena(_ arena: DMAArena) throws(PCIError) { try inner.releaseArena(arena) }
     func reset() throws(PCIError) { try inner.reset() }
 }

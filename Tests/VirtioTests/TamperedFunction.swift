@@ -114,5 +114,9 @@ final class TamperedFunction: PCIFunction {
 
     func unmapDMA(_ arena: DMAArena) throws(PCIError) { try base.unmapDMA(arena) }
 
+    func makeArena(size: Int) throws(PCIError) -> DMAArena { try base.makeArena(size: size) }
+
+    func releaseArena(_ arena: DMAArena) throws(PCIError) { try base.releaseArena(arena) }
+
     func reset() throws(PCIError) { try base.reset() }
 }
