@@ -74,6 +74,7 @@ let package = Package(
             "PollEngine",
             ["Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec", "CSystemShims"]
         ),
+        library("VFIO", ["PCI", "GuestMemory", "HostSystem", "Virtqueue", "CSystemShims"]),
         .executableTarget(
             name: "vhost-pci",
             dependencies: [
@@ -125,6 +126,13 @@ let package = Package(
         tests(
             "PCI",
             ["PCI", "Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec", "HostSupport"]
+        ),
+        tests(
+            "VFIO",
+            [
+                "VFIO", "Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec",
+                "CSystemShims", "CLinuxVirtio",
+            ]
         ),
         tests(
             "Virtio",

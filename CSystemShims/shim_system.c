@@ -125,6 +125,23 @@ int64_t shim_read_at_once(int fd, void *into, size_t length) {
     while (count < 0 && errno == EINTR);
     return count < 0 ? -errno : count;
 }
+int shim_open_file(const char *path, int writable) {
+    return result(open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY));
+}
+int64_t shim_read_at(int fd, void *into, size_t length, uint64_t offset) {
+    ssize_t count;
+    do
+        count = pread(fd, into, length, (off_t)offset);
+    while (count < 0 && errno == EINTR);
+    return count < 0 ? -errno : count;
+}
+int64_t shim_write_at(int fd, const void *from, size_t length, uint64_t offset) {
+    ssize_t count;
+    do
+        count = pwrite(fd, from, length, (off_t)offset);
+    while (count < 0 && errno == EINTR);
+    return count < 0 ? -errno : count;
+}
 int64_t shim_write_gather(int fd, const void *vectors, int count) {
     ssize_t written;
     do

@@ -15,5 +15,6 @@
 #include "shim_sigbus.h"
 #include "shim_socket.h"
 #include "shim_system.h"
+#include "shim_vfio.h"
 
 #endif

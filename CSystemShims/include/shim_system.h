@@ -51,6 +51,11 @@ int64_t shim_read(int fd, void *into, size_t length);
 /// read(2) that never waits, whatever the flags of the open file: O_NONBLOCK belongs to everybody who
 /// holds the file, so another process can take it away at any moment. -EAGAIN when there is nothing.
 int64_t shim_read_at_once(int fd, void *into, size_t length);
+/// open(2) with O_CLOEXEC|O_NOCTTY, for reading or for reading and writing.
+int shim_open_file(const char *path, int writable);
+/// pread(2) / pwrite(2): the count, or -errno (EINTR is retried).
+int64_t shim_read_at(int fd, void *into, size_t length, uint64_t offset);
+int64_t shim_write_at(int fd, const void *from, size_t length, uint64_t offset);
 /// writev(2) of `count` struct iovec: the count, or -errno (EINTR is retried).
 int64_t shim_write_gather(int fd, const void *vectors, int count);
 int shim_close(int fd);

@@ -42,6 +42,16 @@ public struct Errno: Error, Hashable, Sendable, CustomStringConvertible {
     public static let nameTooLong = Errno(ENAMETOOLONG)
     /// No memory.
     public static let noMemory = Errno(ENOMEM)
+    /// The device or file is in use.
+    public static let busy = Errno(EBUSY)
+    /// No such device.
+    public static let noDevice = Errno(ENODEV)
+    /// Input or output failed.
+    public static let ioFailure = Errno(EIO)
+    /// The file has no such request.
+    public static let notATerminal = Errno(ENOTTY)
+    /// An address that the kernel cannot use.
+    public static let badAddress = Errno(EFAULT)
     /// No space.
     public static let noSpace = Errno(ENOSPC)
 }

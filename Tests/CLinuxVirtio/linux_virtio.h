@@ -2,6 +2,7 @@
 #ifndef LINUX_VIRTIO_H
 #define LINUX_VIRTIO_H
 
+#include <linux/vfio.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
 #include <linux/virtio_pci.h>

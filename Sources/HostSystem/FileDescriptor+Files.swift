@@ -1,0 +1,45 @@
+internal import CSystemShims
+
+extension FileDescriptor {
+    /// Opens an existing file or device node, for reading or for reading and writing.
+    public static func open(_ path: String, writable: Bool) throws(SystemError) -> FileDescriptor {
+        FileDescriptor(
+            owning: try checked(unsafe shim_open_file(path, writable ? 1 : 0), "open \(path)")
+        )
+    }
+
+    /// Reads at most `count` bytes at `offset` (pread); fewer at the end of the file.
+    ///
+    /// Every error number is thrown: the file may be a device of somebody else's making.
+    public func read(at offset: UInt64, count: Int) throws(SystemError) -> [UInt8] {
+        var status: Int64 = 0
+        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: max(0, count)) {
+            buffer,
+            initialized in
+            status = unsafe shim_read_at(rawValue, buffer.baseAddress, max(0, count), offset)
+            initialized = Int(max(0, status))
+        }
+        guard status >= 0 else {
+            throw SystemError(
+                "read \(count) bytes at \(offset) of descriptor \(rawValue)",
+                Errno(Int32(truncatingIfNeeded: -status))
+            )
+        }
+        return bytes
+    }
+
+    /// Writes bytes at `offset` (pwrite) and returns how many were taken.
+    @discardableResult
+    public func write(at offset: UInt64, _ bytes: [UInt8]) throws(SystemError) -> Int {
+        let status = unsafe bytes.withUnsafeBytes { buffer in
+            unsafe shim_write_at(rawValue, buffer.baseAddress, buffer.count, offset)
+        }
+        guard status >= 0 else {
+            throw SystemError(
+                "write \(bytes.count) bytes at \(offset) of descriptor \(rawValue)",
+                Errno(Int32(truncatingIfNeeded: -status))
+            )
+        }
+        return Int(status)
+    }
+}
