@@ -15,6 +15,10 @@ int shim_termination_signals(void) {
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
+    // A blocked signal is queued even where it is ignored: under nohup it must stay out.
+    struct sigaction hangup;
+    if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN)
+        sigaddset(&set, SIGHUP);
     int error = pthread_sigmask(SIG_BLOCK, &set, NULL);
     if (error)
         return -error;
@@ -31,6 +35,17 @@ int shim_next_signal(int signal_descriptor) {
     if (count < 0)
         return errno == EAGAIN ? 0 : -errno;
     return count == sizeof info ? (int)info.ssi_signo : 0;
+}
+
+int shim_open_standard_streams(void) {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) >= 0)
+            continue;
+        // The lowest free number is taken, which is this one.
+        if (open("/dev/null", O_RDWR) != fd)
+            return errno ? -errno : -EBADF;
+    }
+    return 0;
 }
 
 void shim_ignore_broken_pipes(void) { signal(SIGPIPE, SIG_IGN); }

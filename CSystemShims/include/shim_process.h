@@ -2,10 +2,14 @@
 #ifndef SHIM_PROCESS_H
 #define SHIM_PROCESS_H
 
-/// Blocks SIGINT and SIGTERM for the whole process and returns a signalfd that reports them.
+/// Blocks SIGINT and SIGTERM for the whole process, and SIGHUP where it is not ignored (nohup), and
+/// returns a signalfd that reports them.
 int shim_termination_signals(void);
 /// Next signal number pending on that descriptor, 0 when there is none, or -errno.
 int shim_next_signal(int signal_descriptor);
+/// Opens /dev/null where descriptor 0, 1 or 2 is closed: otherwise an eventfd or a socket gets that
+/// number, and what is meant for people is written into it. Returns 0 or -errno.
+int shim_open_standard_streams(void);
 /// Ignores SIGPIPE for the whole process.
 void shim_ignore_broken_pipes(void);
 /// Asks the kernel to send `signal` to this process when its parent ends (PR_SET_PDEATHSIG).

@@ -1,4 +1,5 @@
 import ArgumentParser
+import CSystemShims
 import Glibc
 
 /// The command line's root.
@@ -13,6 +14,7 @@ struct VhostPCI: ParsableCommand {
 
     /// Runs the command; exit status 0 done, 1 failed, 2 wrong usage, 3 refused for safety.
     static func main() {
+        guard shim_open_standard_streams() == 0 else { Glibc.exit(1) }
         do {
             var command = try parseAsRoot()
             try command.run()
