@@ -32,10 +32,12 @@ struct RunCommand: ParsableCommand {
             reporter.problem("\(error)")
             throw ExitCode(1)
         }
-        if options.json {
-            reporter.result(try report.json())
-        } else {
-            for line in FinalTable(report: report).lines() { reporter.result(line) }
+        do {
+            let lines = options.json ? [try report.json()] : FinalTable(report: report).lines()
+            for line in lines { try reporter.result(line) }
+        } catch {
+            reporter.problem("\(error)")
+            throw ExitCode(1)
         }
         if report.verdict == .failed { throw ExitCode(1) }
     }

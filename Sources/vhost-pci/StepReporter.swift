@@ -66,10 +66,20 @@ final class StepReporter {
         liveLength = text.count
     }
 
-    /// The result, on standard output.
-    func result(_ text: String) {
+    /// The result, on standard output; throws when it cannot be kept there, such as on a full disk.
+    func result(_ text: String) throws(SystemError) {
         clearLive()
-        Self.write(text + "\n", to: STDOUT_FILENO)
+        try Self.writeResult(text + "\n")
+    }
+
+    /// As `write` on standard output, but a report that is lost is an error.
+    static func writeResult(
+        _ text: String,
+        to descriptor: Int32 = STDOUT_FILENO
+    ) throws(SystemError) {
+        if let error = write(text, to: descriptor) {
+            throw SystemError("write the report", error)
+        }
     }
 
     private func clearLive() {
@@ -78,16 +88,18 @@ final class StepReporter {
         liveLength = 0
     }
 
-    /// Writes all of it; a reader that went away loses the rest and nothing else (HI-I24).
-    static func write(_ text: String, to descriptor: Int32) {
+    /// Writes all of it, or says why not; a reader that went away loses the rest and nothing else.
+    @discardableResult
+    static func write(_ text: String, to descriptor: Int32) -> Errno? {
         var rest = Array(text.utf8)[...]
         while !rest.isEmpty {
             let count = unsafe rest.withUnsafeBytes { bytes in
                 unsafe Glibc.write(descriptor, bytes.baseAddress, bytes.count)
             }
             if count < 0, errno == EINTR { continue }
-            guard count > 0 else { return }
+            guard count > 0 else { return errno == EPIPE ? nil : Errno(errno) }
             rest = rest.dropFirst(count)
         }
+        return nil
     }
 }

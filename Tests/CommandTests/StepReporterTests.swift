@@ -1,0 +1,25 @@
+import Glibc
+import HostSystem
+import Testing
+
+@testable import vhost_pci
+
+@Suite struct StepReporterTests {
+    @Test func `a report that a full disk does not take is an error`() throws {
+        let full = FileDescriptor(owning: unsafe open("/dev/full", O_WRONLY | O_CLOEXEC))
+        #expect(StepReporter.write("line\n", to: full.rawValue) != nil)
+        #expect(throws: SystemError.self) {
+            try StepReporter.writeResult("report\n", to: full.rawValue)
+        }
+    }
+
+    @Test func `a reader that went away is no error`() throws {
+        var ends: [Int32] = [-1, -1]
+        try #require(unsafe pipe(&ends) == 0)
+        let input = FileDescriptor(owning: ends[1])
+        close(ends[0])
+        signal(SIGPIPE, SIG_IGN)
+        #expect(StepReporter.write("line\n", to: input.rawValue) == nil)
+        try StepReporter.writeResult("report\n", to: input.rawValue)
+    }
+}
