@@ -32,7 +32,7 @@ struct RingBenchCommand: ParsableCommand {
     @Option(help: "CPU to run on; the last one that may be used when not given.")
     var core: Int?
 
-    @Option(help: "Rounds of each implementation, at least 9.")
+    @Option(help: "Rounds of each implementation, 9 to 1000.")
     var rounds = 15
 
     @Option(
@@ -67,8 +67,14 @@ struct RingBenchCommand: ParsableCommand {
         guard (256...1_000_000_000).contains(packets) else {
             throw ValidationError("--packets takes 256 to 1000000000")
         }
-        guard (1...1000).contains(rounds) else {
-            throw ValidationError("--rounds takes 1 to 1000")
+        guard (9...1000).contains(rounds) else {
+            throw ValidationError("--rounds takes 9 to 1000")
+        }
+        if let core, !Topology.mayUse(cpu: core) {
+            let usable = Topology.usableCPUs.map(String.init).joined(separator: ", ")
+            throw ValidationError(
+                "--core: this process may not run on CPU \(core), only on \(usable)"
+            )
         }
     }
 
@@ -82,11 +88,11 @@ struct RingBenchCommand: ParsableCommand {
                     burst: burst,
                     packets: packets
                 )
-                StepReporter.write("packets=\(moved)\n", to: STDOUT_FILENO)
+                try StepReporter.writeResult("packets=\(moved)\n")
                 return
             }
             let report = try RingBench.report(rounds: rounds)
-            StepReporter.write(json ? try text(of: report) : report.text, to: STDOUT_FILENO)
+            try StepReporter.writeResult(json ? text(of: report) : report.text)
         } catch {
             StepReporter.write("vhost-pci: bench ring: \(error)\n", to: STDERR_FILENO)
             throw ExitCode(1)

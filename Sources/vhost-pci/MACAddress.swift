@@ -24,6 +24,9 @@ struct MACAddress: Hashable, Sendable, ExpressibleByArgument, CustomStringConver
         bytes = values
     }
 
+    /// A multicast address, or broadcast.
+    var isGroup: Bool { bytes[0] & 1 == 1 }
+
     /// Six hexadecimal pairs between colons.
     var description: String {
         bytes.map { byte in

@@ -15,7 +15,8 @@ struct PeerCommand: ParsableCommand {
         discussion: """
             Connects to a back-end's socket (`vhost-pci run --peer PATH`, or another program's) and \
             exchanges numbered frames with the partner of the given address, which runs the same \
-            command, or with an echo. Prints its counts as JSON. Exit status 0 when every packet \
+            command, or with an echo. Waits up to 10 seconds for the back-end. Prints its counts as \
+            JSON when its time is over; latencies are nanoseconds. Exit status 0 when every packet \
             arrived once, in order and whole.
             """
     )
@@ -41,6 +42,12 @@ struct PeerCommand: ParsableCommand {
     func validate() throws {
         guard duration > 0, duration <= 31_536_000 else {
             throw ValidationError("--duration takes seconds, more than 0 and at most a year")
+        }
+        guard !mac.isGroup, partner?.isGroup != true else {
+            throw ValidationError("--mac and --partner take addresses of one station, no group's")
+        }
+        guard partner != mac else {
+            throw ValidationError("--mac and --partner are the same address")
         }
         guard frameLengths != nil else {
             throw ValidationError("--lengths takes numbers from 60 to 1518 between commas")
@@ -74,11 +81,22 @@ struct PeerCommand: ParsableCommand {
             StepReporter.write("vhost-pci: peer on \(socket): \(error)\n", to: STDERR_FILENO)
             throw ExitCode(1)
         }
-        let text = String(decoding: try JSONEncoder().encode(summary), as: UTF8.self)
-        StepReporter.write(text + "\n", to: STDOUT_FILENO)
+        try tell(summary)
         let isWhole =
             summary.confirmed == summary.sent && summary.missing == 0
             && summary.reordered == 0 && summary.damaged == 0 && summary.sent > 0
         if !isWhole { throw ExitCode(1) }
+    }
+
+    private func tell(_ summary: PeerTraffic.Summary) throws {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = .sortedKeys
+        do {
+            let text = String(decoding: try encoder.encode(summary), as: UTF8.self)
+            try StepReporter.writeResult(text + "\n")
+        } catch {
+            StepReporter.write("vhost-pci: peer on \(socket): \(error)\n", to: STDERR_FILENO)
+            throw ExitCode(1)
+        }
     }
 }

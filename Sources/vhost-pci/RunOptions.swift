@@ -56,7 +56,7 @@ struct RunOptions: ParsableArguments {
     )
     var peers: [String] = []
 
-    @Option(help: "What to do with packets: sink, source, echo or switch.")
+    @Option(help: "What to do with packets: sink, source, echo or switch. Default: switch.")
     var mode: ForwardingMode?
 
     @Option(
