@@ -65,9 +65,15 @@ final class RunSession {
         }
         try ownPeers?.start(seconds: options.duration ?? 5)
         let started = MonotonicClock.now
-        try serve(until: signals, ownPeers, engine, management)
+        let wasInterrupted = try serve(until: signals, ownPeers, engine, management)
         let seconds = Double(MonotonicClock.now - started) / 1e9
-        if let ownPeers { verify(ownPeers) }
+        if let ownPeers {
+            if wasInterrupted {
+                reasons.append("ended by a signal before every packet was verified")
+            } else {
+                verify(ownPeers)
+            }
+        }
         return try finish(driver, engine, seconds: seconds)
     }
 
@@ -122,12 +128,13 @@ final class RunSession {
         peers.append(Peer(name: name, path: path, id: id, port: port, driver: net, host: host))
     }
 
+    /// True when a signal ended it.
     private func serve(
         until signals: FileDescriptor,
         _ ownPeers: OwnPeers?,
         _ engine: Engine,
         _ management: EmulatedManagement
-    ) throws {
+    ) throws -> Bool {
         var isOver = false
         let signal = try loop.watch(signals) { [reporter] in
             let number = shim_next_signal(signals.rawValue)
@@ -149,6 +156,7 @@ final class RunSession {
                 nextLive = MonotonicClock.now + 1_000_000_000
             }
         }
+        return isOver
     }
 
     private func tell(_ report: EngineReport) {
