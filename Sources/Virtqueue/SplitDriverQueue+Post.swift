@@ -15,6 +15,49 @@ extension SplitDriverQueue {
         return head
     }
 
+    /// Posts `count` buffers, each as a chain of its own, and notes the head of each in `heads`;
+    /// returns how many found a free descriptor. The device sees them with the next `publish`.
+    ///
+    /// Safety: both arrays have `count` elements.
+    @_noLocks
+    public mutating func postEach(
+        _ buffers: UnsafePointer<DriverBuffer>,
+        count: Int,
+        heads: UnsafeMutablePointer<UInt16>
+    ) -> Int {
+        guard !isBroken else { return 0 }
+        let most = count < Int(freeCount) ? count : Int(freeCount)
+        let shadow = unsafe self.shadow
+        let table = unsafe areas.descriptors
+        let ring = unsafe areas.available + SplitRingLayout.ringOffset
+        let mask = size &- 1
+        var next = freeHead
+        var available = nextAvailable
+        var position = 0
+        while position < most {
+            let buffer = unsafe buffers[position]
+            let head = next
+            next = unsafe shadow[Int(head)].next
+            let descriptor = SplitDescriptor(
+                address: buffer.address,
+                length: buffer.length,
+                flags: buffer.isWritable ? SplitDescriptor.writeFlag : 0
+            )
+            unsafe Self.store(descriptor, table + SplitRingLayout.descriptorSize &* Int(head))
+            unsafe shadow[Int(head)].count = 1
+            unsafe shadow[Int(head)].writable = buffer.isWritable ? buffer.length : 0
+            unsafe SharedCell.storeRelaxed16(ring + 2 &* Int(available & mask), head)
+            unsafe heads[position] = head
+            available = available &+ 1
+            position &+= 1
+        }
+        freeHead = next
+        freeCount &-= UInt16(truncatingIfNeeded: most)
+        nextAvailable = available
+        outstanding &+= most
+        return most
+    }
+
     /// Posts buffers as one chain, readable ones first (virtio 1.3 §2.7.4.2). `nil` when there are
     /// none, not as many descriptors free, or the queue is broken.
     @_noLocks

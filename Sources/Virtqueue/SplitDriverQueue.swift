@@ -83,7 +83,8 @@ public struct SplitDriverQueue: ~Copyable {
     public internal(set) var outstanding: Int = 0
     /// Used lengths that were cut to what was posted (`ring/used-len`, HI-A43).
     public internal(set) var cutLengths: UInt64 = 0
-    var isBroken = false
+    /// True once the queue broke; `fault` tells why.
+    public internal(set) var isBroken = false
     /// Why the queue broke; `nil` while it runs.
     public internal(set) var fault: QueueFault?
 
@@ -122,7 +123,7 @@ public struct SplitDriverQueue: ~Copyable {
     }
 
     /// Why the queue broke; `nil` while it runs.
-    public var error: QueueError? { fault?.error }
+    public var error: QueueError? { @_noLocks get { isBroken ? fault?.error : nil } }
 
     /// Descriptors that can be posted now.
     public var freeDescriptors: Int { isBroken ? 0 : Int(freeCount) }
