@@ -187,6 +187,20 @@ public final class PCITransport: VirtioTransport {
         }
     }
 
+    /// The notify register of an enabled queue, for any thread.
+    public func queueDoorbell(_ queue: Int) throws(VirtioError) -> Doorbell {
+        guard let offset = notifyOffsets[queue] else {
+            throw .pci(.notifyRange(queue: queue))
+        }
+        return try present { () throws(PCIError) in
+            try function.doorbell(
+                Int(structures.notify.bar),
+                offset,
+                value: UInt16(truncatingIfNeeded: queue)
+            )
+        }
+    }
+
     /// Reads device configuration space until the generation stays the same, at most 8 times.
     public func readConfiguration(_ offset: Int, _ count: Int) throws(VirtioError) -> [UInt8] {
         let length = structures.device?.length ?? 0

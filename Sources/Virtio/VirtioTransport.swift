@@ -44,6 +44,10 @@ public protocol VirtioTransport: AnyObject {
     /// Tells the device that a queue has new buffers.
     func notifyQueue(_ queue: Int) throws(VirtioError)
 
+    /// What a polling thread rings instead of `notifyQueue`, once the queue is enabled. Throws
+    /// `notSupported`, or a PCI error of that name, where no such value exists.
+    func queueDoorbell(_ queue: Int) throws(VirtioError) -> Doorbell
+
     /// Reads device configuration space; re-read until the generation is stable (HI-A51).
     func readConfiguration(_ offset: Int, _ count: Int) throws(VirtioError) -> [UInt8]
 
@@ -61,4 +65,11 @@ public protocol VirtioTransport: AnyObject {
 
     /// The doorbell of a slot of the peer-notify structure (vhost-pci-net).
     func peerDoorbell(slot: UInt16) throws(VirtioError) -> Doorbell
+}
+
+extension VirtioTransport {
+    /// There is none unless a transport says otherwise: every notification is a call.
+    public func queueDoorbell(_ queue: Int) throws(VirtioError) -> Doorbell {
+        throw .notSupported("a doorbell for queue \(queue) of this transport")
+    }
 }
