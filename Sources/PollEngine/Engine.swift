@@ -143,14 +143,7 @@ public final class Engine {
         pairs: consuming PortPairs,
         memory: MemoryTable
     ) throws(EngineError) {
-        guard !isStopped else { throw .stopped }
-        let port = try port(id)
-        guard port.kind == .peer else {
-            throw .wrongPort(port.name, why: "only a peer has queue pairs")
-        }
-        // A worker that was late with letting go has by now, or this throws.
-        if case .detaching = port.link { try detach(id) }
-        guard case .detached = port.link else { throw .attached(port.name) }
+        let port = try detachedPort(id, kind: .peer, else: "only a peer has queue pairs")
         guard (1...PortPairs.limit).contains(pairs.count) else {
             throw .pairCount(pairs.count, limit: PortPairs.limit)
         }
@@ -168,6 +161,21 @@ public final class Engine {
         } catch {
             throw .system(error)
         }
+    }
+
+    /// The port, if it is of that kind and can be attached now.
+    func detachedPort(
+        _ id: PortID,
+        kind: PortKind,
+        else why: String
+    ) throws(EngineError) -> EnginePort {
+        guard !isStopped else { throw .stopped }
+        let port = try port(id)
+        guard port.kind == kind else { throw .wrongPort(port.name, why: why) }
+        // A worker that was late with letting go has by now, or this throws.
+        if case .detaching = port.link { try detach(id) }
+        guard case .detached = port.link else { throw .attached(port.name) }
+        return port
     }
 
     /// Takes a port's rings away. When this returns, no worker touches them or their memory.
@@ -265,6 +273,22 @@ public final class Engine {
         for port in ports { _ = unsafe Unmanaged.passRetained(port) }
     }
 
+    /// As `begin`, for callers that throw the engine's errors.
+    func begin(
+        _ port: EnginePort,
+        _ attachment: PortAttachment,
+        on worker: Worker
+    ) throws(EngineError) {
+        do throws(SystemError) { try begin(port, attachment, worker) } catch {
+            throw .system(error)
+        }
+    }
+
+    /// Forgets a port that could not be attached when it was added.
+    func removeLastPort() {
+        ports.removeLast()
+    }
+
     private func begin(
         _ port: EnginePort,
         _ attachment: PortAttachment,
@@ -285,7 +309,7 @@ public final class Engine {
         return ports[id.index]
     }
 
-    private func pickWorker(memoryNode: Int?) -> Worker {
+    func pickWorker(memoryNode: Int?) -> Worker {
         let near = workers.filter { $0.node == memoryNode }
         let candidates = near.isEmpty ? workers : near
         guard let best = candidates.min(by: { $0.portCount < $1.portCount }) else {
@@ -295,7 +319,7 @@ public final class Engine {
     }
 
     /// Node of the largest region's first page, where the kernel tells.
-    private static func node(of memory: MemoryTable) -> Int? {
+    static func node(of memory: MemoryTable) -> Int? {
         guard let region = memory.all.max(by: { $0.size < $1.size }) else { return nil }
         return unsafe try? Topology.node(ofAddress: region.base)
     }

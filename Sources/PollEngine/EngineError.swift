@@ -1,4 +1,5 @@
 public import HostSystem
+public import Virtqueue
 
 /// Why the engine refuses or fails, with what to do about it where there is something.
 public enum EngineError: Error, Sendable, CustomStringConvertible {
@@ -28,6 +29,8 @@ public enum EngineError: Error, Sendable, CustomStringConvertible {
     case attached(String)
     /// No queue pair, or more than a port can have.
     case pairCount(Int, limit: Int)
+    /// A device's queue pair cannot be worked on.
+    case queue(pair: Int, QueueError)
     /// A worker did not let go of a port in time. The port's memory stays mapped until it does.
     case workerStuck(core: Int, port: String, milliseconds: UInt64)
     /// Workers did not end in time. Their memory stays mapped.
@@ -58,6 +61,7 @@ public enum EngineError: Error, Sendable, CustomStringConvertible {
         case .attached(let name): "port \(name) is attached already; detach it first"
         case .pairCount(let count, let limit):
             "\(count) queue pairs; a port has 1…\(limit)"
+        case .queue(let pair, let error): "\(error.rawValue): queue pair \(pair)"
         case .workerStuck(let core, let port, let limit):
             "the worker of CPU \(core) did not let go of port \(port) within \(limit) ms"
         case .stopTimeout(let cores, let limit):

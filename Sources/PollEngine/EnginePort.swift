@@ -107,5 +107,6 @@ extension EngineReport.Port {
         kicksSent = peer.kicksSent
         kicksSuppressed = peer.kicksSuppressed
         notifyFull = peer.notifyFull
+        cutLengths = peer.cutLengths
     }
 }

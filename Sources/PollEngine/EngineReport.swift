@@ -76,6 +76,9 @@ public struct EngineReport: Sendable {
         public var kicksSuppressed: UInt64 = 0
         /// Notifications that were not needed: the peer's counter was full (HI-D25).
         public var notifyFull: UInt64 = 0
+        /// Receive buffers of which a device claimed to have filled more than there was; the length
+        /// was cut (`ring/used-len`, HI-A43).
+        public var cutLengths: UInt64 = 0
         /// The first broken ring of the present attachment.
         public var ringError: RingError?
         /// Attachments so far that ended, or rest, with a ring broken, by error id.

@@ -1,6 +1,7 @@
 internal import GuestMemory
 internal import HostSystem
 internal import Synchronization
+internal import Virtqueue
 
 /// Everything that a worker touches of one attached port, in pages of its own near the worker.
 ///
@@ -13,7 +14,7 @@ final class PortAttachment {
     let ledger: PortLedger
     /// NUMA node of the peer's memory, where the kernel tells.
     let memoryNode: Int?
-    /// Readable when the peer kicked.
+    /// Readable when the peer kicked, or the device interrupted.
     let wakeups: [EventFD]
     /// The descriptor of a TAP interface.
     let tapFile: FileDescriptor?
@@ -21,6 +22,7 @@ final class PortAttachment {
     private let pages: Mapping
     private let memory: MemoryTable?
     private let pairCount: Int
+    private let deviceCount: Int
 
     /// Takes over the queue pairs of a peer, 1 … `PortPairs.limit`.
     init(
@@ -55,6 +57,7 @@ final class PortAttachment {
                 receiveEnabled: receiveEnabled,
                 transmitEnabled: transmitEnabled,
                 tap: nil,
+                devices: nil,
                 record: record,
                 ledger: ledger
             )
@@ -62,6 +65,7 @@ final class PortAttachment {
         self.memory = memory
         self.memoryNode = memoryNode
         pairCount = count
+        deviceCount = 0
         tapFile = nil
     }
 
@@ -87,6 +91,7 @@ final class PortAttachment {
                 receiveEnabled: 1,
                 transmitEnabled: 1,
                 tap: port,
+                devices: nil,
                 record: record,
                 ledger: ledger
             )
@@ -95,12 +100,73 @@ final class PortAttachment {
         memory = nil
         memoryNode = nil
         pairCount = 0
+        deviceCount = 0
         tapFile = tap
+    }
+
+    /// Takes over the queue pairs of a network device that we drive, 1 … `PortPairs.limit`, and
+    /// gives the device its receive buffers.
+    init(
+        slot: Int,
+        device pairs: [PacketPairConfiguration],
+        memoryNode: Int?,
+        workerNode: Int
+    ) throws(EngineError) {
+        precondition((1...PortPairs.limit).contains(pairs.count), "the engine checks the count")
+        var layout = Layout()
+        let place = Places(&layout, pairs: 1, devices: pairs.count)
+        do throws(SystemError) {
+            pages = try PortAttachment.pages(layout.size, node: workerNode)
+        } catch {
+            throw .system(error)
+        }
+        unsafe state = (pages.address + place.state).bindMemory(to: PortState.self, capacity: 1)
+        let devices = unsafe (pages.address + place.devices).bindMemory(
+            to: DevicePort.self,
+            capacity: pairs.count
+        )
+        for (index, pair) in pairs.enumerated() {
+            do throws(QueueError) {
+                unsafe (devices + index).initialize(to: try DevicePort(pair))
+            } catch {
+                unsafe devices.deinitialize(count: index)
+                throw .queue(pair: index, error)
+            }
+        }
+        let rings = unsafe (pages.address + place.pairs).bindMemory(
+            to: PeerPort.self,
+            capacity: 1
+        )
+        let record = unsafe PortAttachment.record(pages, place)
+        ledger = PortAttachment.ledger(pages, place)
+        let every = UInt64.max >> UInt64(64 - pairs.count)
+        unsafe state.initialize(
+            to: PortState(
+                slot: slot,
+                pairs: rings,
+                pairCount: pairs.count,
+                receiveEnabled: every,
+                transmitEnabled: every,
+                tap: nil,
+                devices: devices,
+                record: record,
+                ledger: ledger
+            )
+        )
+        wakeups = pairs.compactMap(\.wakeup)
+        memory = nil
+        self.memoryNode = memoryNode
+        pairCount = 0
+        deviceCount = pairs.count
+        tapFile = nil
     }
 
     deinit {
         unsafe state.pointee.pairs.deinitialize(count: pairCount)
         if let tap = unsafe state.pointee.tap { unsafe tap.deinitialize(count: 1) }
+        if let devices = unsafe state.pointee.devices {
+            unsafe devices.deinitialize(count: deviceCount)
+        }
         unsafe state.deinitialize(count: 1)
     }
 
@@ -127,13 +193,15 @@ final class PortAttachment {
         let words: Int
         let tap: Int
         let pairs: Int
+        let devices: Int
 
-        init(_ layout: inout Layout, pairs count: Int) {
+        init(_ layout: inout Layout, pairs count: Int, devices deviceCount: Int = 0) {
             state = layout.take(MemoryLayout<PortState>.stride)
             record = layout.take(MemoryLayout<PortRecord>.stride)
             words = layout.take(PortLedger.count * 8)
             tap = layout.take(MemoryLayout<TapPort>.stride)
             pairs = layout.take(count * MemoryLayout<PeerPort>.stride)
+            devices = layout.take(deviceCount * MemoryLayout<DevicePort>.stride)
         }
     }
 

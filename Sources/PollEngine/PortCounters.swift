@@ -31,8 +31,14 @@ public struct PortCounters: BitwiseCopyable, Sendable, Equatable {
     public var gso: UInt64 = 0
     /// Packets above the largest size, or in too many pieces (HI-A33).
     public var tooBig: UInt64 = 0
-    /// Packets that no receive buffer of this peer can hold.
+    /// Packets that no receive buffer of this peer can hold, or that are longer than what this
+    /// device sends.
     public var bufferSize: UInt64 = 0
+    /// Merged packets of 0 buffers, or of more than the device has returned (HI-A45).
+    public var bufferCount: UInt64 = 0
+    /// Buffers of which the device claims to have filled more than there was: cut, not dropped
+    /// (HI-A43).
+    public var cutLengths: UInt64 = 0
 
     /// All zero.
     public init() {}
@@ -42,7 +48,7 @@ public struct PortCounters: BitwiseCopyable, Sendable, Equatable {
         let all: [(String, UInt64)] = [
             ("net/short-header", shortHeader), ("net/empty", empty),
             ("net/csum-range", checksumRange), ("net/gso", gso), ("net/too-big", tooBig),
-            ("peer/buffer-size", bufferSize),
+            ("peer/buffer-size", bufferSize), ("net/num-buffers", bufferCount),
         ]
         return Dictionary(uniqueKeysWithValues: all.filter { $0.1 > 0 })
     }

@@ -1,4 +1,4 @@
-/// Names a port of an engine, from `addPort` or `addTap` on; never reused.
+/// Names a port of an engine, from `addPort`, `addTap` or `addDevice` on; never reused.
 public struct PortID: Hashable, Sendable {
     /// Position in the engine's table and in its reports.
     public let index: Int
@@ -14,4 +14,6 @@ public enum PortKind: String, Sendable, CaseIterable {
     case peer
     /// A TAP interface of this host.
     case tap
+    /// A network device that we drive.
+    case device
 }

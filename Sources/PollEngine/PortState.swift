@@ -7,8 +7,9 @@ internal import Virtqueue
 /// until the worker has acknowledged that it uses them no more.
 @safe
 struct PortState {
-    // Safety: all pointers lead into the pages of the attachment that owns this state; `pairs`
-    // holds `pairCount` initialised pairs, `tap` is nil or initialised.
+    // Safety: all pointers lead into the pages of the attachment that owns this state; `pairs`, or
+    // `devices` where that is not nil, holds `pairCount` initialised pairs; `tap` is nil or
+    // initialised.
     /// Position in the engine's port table.
     let slot: Int
     let pairs: UnsafeMutablePointer<PeerPort>
@@ -18,6 +19,8 @@ struct PortState {
     /// Pairs, one bit each, whose transmit ring is forwarded.
     let transmitEnabled: UInt64
     let tap: UnsafeMutablePointer<TapPort>?
+    /// Pairs of a network device that we drive, instead of a peer's.
+    let devices: UnsafeMutablePointer<DevicePort>?
     let record: UnsafeMutablePointer<PortRecord>
     let ledger: PortLedger
 
@@ -50,6 +53,10 @@ struct PortState {
         if let tap = unsafe tap {
             return unsafe tap.pointee.receive(into: &burst, limit: ChainBurst.capacity)
         }
+        if let devices = unsafe devices {
+            _ = unsafe devices[lane].receive(into: &burst, limit: ChainBurst.capacity)
+            return burst.count
+        }
         _ = unsafe pairs[lane].receive(into: &burst, limit: ChainBurst.capacity)
         guard burst.count > 0, transmitEnabled & PortState.bit(lane) == 0 else {
             return burst.count
@@ -62,7 +69,11 @@ struct PortState {
     @_noLocks @inline(__always)
     mutating func finish(_ lane: Int, _ burst: borrowing ChainBurst) {
         guard unsafe tap == nil else { return }
-        unsafe pairs[lane].finishReceive(burst)
+        if let devices = unsafe devices {
+            unsafe devices[lane].finishReceive()
+        } else {
+            unsafe pairs[lane].finishReceive(burst)
+        }
     }
 
     /// A transmit ring that is started and not enabled: its packets are taken and dropped (VU-R-04).
@@ -102,7 +113,12 @@ struct PortState {
             unsafe record.pointee.engine.receiveDisabled &+= UInt64(truncatingIfNeeded: count)
             return count
         }
-        let fitted = unsafe pairs[pair].transmit(burst, from: from, count: count)
+        let fitted: Int
+        if let devices = unsafe devices {
+            fitted = unsafe devices[pair].transmit(burst, from: from, count: count)
+        } else {
+            fitted = unsafe pairs[pair].transmit(burst, from: from, count: count)
+        }
         unpublished |= PortState.bit(pair)
         if fitted > 0 {
             stalledSince = 0
@@ -131,7 +147,13 @@ struct PortState {
     mutating func flush() {
         var pair = 0
         while unpublished != 0 {
-            if unpublished & 1 != 0 { unsafe pairs[pair].finishTransmit() }
+            if unpublished & 1 != 0 {
+                if let devices = unsafe devices {
+                    unsafe devices[pair].finishTransmit()
+                } else {
+                    unsafe pairs[pair].finishTransmit()
+                }
+            }
             unpublished &>>= 1
             pair &+= 1
         }
@@ -163,11 +185,11 @@ struct PortState {
         if let tap = unsafe tap {
             unsafe record.pointee.tap = tap.pointee.counters
         } else {
-            var sum = unsafe pairs[0].counters
+            var sum = counters(0)
             var pair = 0
             while pair < pairCount {
-                if pair > 0 { unsafe sum.add(pairs[pair].counters) }
-                let code = unsafe RingFault.code(pairs[pair].error, pair: pair)
+                if pair > 0 { sum.add(counters(pair)) }
+                let code = RingFault.code(error(pair), pair: pair)
                 if code != 0 {
                     broken |= PortState.bit(pair)
                     if fault == 0 { fault = code }
@@ -184,6 +206,18 @@ struct PortState {
         )
     }
 
+    @_noLocks @inline(__always)
+    private func counters(_ pair: Int) -> PortCounters {
+        if let devices = unsafe devices { return unsafe devices[pair].counters }
+        return unsafe pairs[pair].counters
+    }
+
+    @_noLocks @inline(__always)
+    private func error(_ pair: Int) -> QueueError? {
+        if let devices = unsafe devices { return unsafe devices[pair].error }
+        return unsafe pairs[pair].error
+    }
+
     /// Asks the peer to notify us. True when packets arrived meanwhile.
     mutating func requestNotifications() -> Bool {
         if let tap = unsafe tap {
@@ -191,8 +225,12 @@ struct PortState {
             return false
         }
         var arrived = false
-        for pair in 0..<pairCount where unsafe pairs[pair].requestNotifications() {
-            arrived = true
+        for pair in 0..<pairCount {
+            if let devices = unsafe devices {
+                if unsafe devices[pair].requestNotifications() { arrived = true }
+            } else if unsafe pairs[pair].requestNotifications() {
+                arrived = true
+            }
         }
         return arrived
     }
@@ -200,7 +238,11 @@ struct PortState {
     /// Tells the peer that we poll.
     mutating func suppressNotifications() {
         for pair in 0..<pairCount {
-            unsafe pairs[pair].suppressNotifications()
+            if let devices = unsafe devices {
+                unsafe devices[pair].suppressNotifications()
+            } else {
+                unsafe pairs[pair].suppressNotifications()
+            }
         }
     }
 }
