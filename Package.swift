@@ -59,6 +59,10 @@ let package = Package(
             ["Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec", "CSystemShims"]
         ),
         library(
+            "VirtioNet",
+            ["Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec"]
+        ),
+        library(
             "AdminQueue",
             ["Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec"]
         ),
@@ -78,9 +82,9 @@ let package = Package(
         .executableTarget(
             name: "vhost-pci",
             dependencies: [
-                "AdminQueue", "VhostPCINet", "VhostUser", "PollEngine", "Virtio", "Virtqueue",
-                "PCI", "GuestMemory", "HostSystem", "VirtioSpec", "RingBench", argumentParser,
-                logging, histogram,
+                "AdminQueue", "VhostPCINet", "VhostUser", "PollEngine", "VirtioNet", "Virtio",
+                "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec", "RingBench",
+                argumentParser, logging, histogram,
             ],
             swiftSettings: strict
         ),
@@ -139,6 +143,19 @@ let package = Package(
             [
                 "Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec",
                 "RingSupport",
+            ]
+        ),
+        .target(
+            name: "NetSupport",
+            dependencies: ["Virtio", "Virtqueue", "GuestMemory", "VirtioSpec"],
+            path: "Tests/NetSupport",
+            swiftSettings: strict
+        ),
+        tests(
+            "VirtioNet",
+            [
+                "VirtioNet", "PollEngine", "NetSupport", "Virtio", "Virtqueue", "PCI",
+                "GuestMemory", "HostSystem", "VirtioSpec",
             ]
         ),
         tests(

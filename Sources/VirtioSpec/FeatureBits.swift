@@ -40,6 +40,10 @@ public struct FeatureBits: OptionSet, Hashable, Sendable {
     public static let netControlQueue = FeatureBits(bit: 17)
     /// There are several queue pairs.
     public static let netMultiqueue = FeatureBits(bit: 22)
+    /// The configuration has the longest packet.
+    public static let netMTU = FeatureBits(bit: 3)
+    /// The control queue chooses what is taken in.
+    public static let netControlReceive = FeatureBits(bit: 18)
     /// The configuration has a MAC address.
     public static let netMAC = FeatureBits(bit: 5)
 
