@@ -68,6 +68,10 @@ let package = Package(
         ),
         library("VhostUser", ["GuestMemory", "HostSystem", "VirtioSpec", "CSystemShims"]),
         library(
+            "DeviceCheck",
+            ["Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec"]
+        ),
+        library(
             "VhostPCINet",
             [
                 "Virtio", "Virtqueue", "VhostUser", "PCI", "GuestMemory", "HostSystem",
@@ -161,6 +165,13 @@ let package = Package(
         tests(
             "AdminQueue",
             ["AdminQueue", "Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec"]
+        ),
+        tests(
+            "DeviceCheck",
+            [
+                "DeviceCheck", "Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem",
+                "VirtioSpec",
+            ]
         ),
         tests(
             "VhostUser",

@@ -17,6 +17,7 @@ public final class EventFD: Sendable {
     }
 
     /// Takes the whole count; 0 when nothing was signalled.
+    @discardableResult
     public func drain() -> UInt64 {
         EventFD.drain(descriptor.rawValue)
     }

@@ -1,0 +1,93 @@
+internal import GuestMemory
+internal import HostSystem
+internal import PCI
+internal import Virtio
+internal import VirtioSpec
+internal import Virtqueue
+
+/// The device while it is driven: brought up again for each check, with rings of the check's own.
+final class CheckedDevice {
+    /// Size of the rings.
+    static let ringSize: UInt16 = 16
+    /// Frame that is sent: broadcast, of the ethertype for local experiments, behind a network
+    /// header of 12 zero bytes.
+    static let frameLength = 12 + 60
+
+    let function: any PCIFunction
+    let registers: DeviceRegisters
+    let transport: PCITransport
+    let arena: DMAArena
+    let frame: DMABuffer
+    private(set) var receive: ProbeRing?
+    private(set) var transmit: ProbeRing?
+
+    init(_ function: any PCIFunction, _ registers: DeviceRegisters) throws {
+        self.function = function
+        self.registers = registers
+        transport = try PCITransport(function: function)
+        arena = try transport.makeArena(size: 1 << 16)
+        guard let frame = arena.allocate(Self.frameLength) else {
+            throw VirtioError.noRoom("a frame")
+        }
+        var bytes = [UInt8](repeating: 0, count: Self.frameLength)
+        for index in 12..<18 { bytes[index] = 0xff }
+        bytes[18] = 0x02
+        (bytes[24], bytes[25]) = (0x88, 0xb5)
+        frame.write(bytes)
+        self.frame = frame
+    }
+
+    /// Frames can be sent.
+    var isNet: Bool { transport.deviceType == .net }
+
+    /// Says why a check that needs traffic is left out; `nil` when it need not be.
+    var withoutTraffic: String? {
+        isNet ? nil : "frames need a virtio-net device, this is \(transport.deviceType)"
+    }
+
+    /// Resets the device and brings it up to DRIVER_OK with queues 0 and 1.
+    func start(
+        wanted: FeatureBits = [],
+        transmitVector: UInt16? = nil
+    ) throws -> (features: FeatureBits, transmit: ProbeRing) {
+        try stop()
+        let receive = try ProbeRing(transport, queue: 0, size: Self.ringSize, arena: arena)
+        self.receive = receive
+        let transmit = try ProbeRing(transport, queue: 1, size: Self.ringSize, arena: arena)
+        self.transmit = transmit
+        let features = try DriverHandshake.run(transport, wanted: wanted.union(.accessPlatform)) {
+            (_) throws(VirtioError) in
+            try transport.enableQueue(0, receive.configuration, vector: nil)
+            try transport.enableQueue(1, transmit.configuration, vector: transmitVector)
+        }
+        return (features, transmit)
+    }
+
+    /// Resets the device and takes its rings away.
+    func stop() throws {
+        try transport.reset()
+        receive?.release()
+        transmit?.release()
+        receive = nil
+        transmit = nil
+    }
+
+    /// Sends one frame and waits for it; what came back.
+    func send(_ ring: ProbeRing, head: UInt16 = 0) throws -> (id: UInt32, length: UInt32)? {
+        ring.setDescriptor(head, frame.deviceAddress, UInt32(frame.length))
+        ring.offer([head])
+        try ring.kick()
+        return ring.take(1).first
+    }
+
+    /// After everything: status 0, memory given back. What fails here was a result before.
+    func leaveInReset() {
+        do {
+            try stop()
+            try transport.releaseArena(arena)
+        } catch {
+            // The device did not even reset: DEV-X says so. Its memory stays mapped until the
+            // function is closed, which is what keeps it from harm.
+        }
+    }
+}

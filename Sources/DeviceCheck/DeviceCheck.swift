@@ -1,0 +1,57 @@
+public import PCI
+internal import Virtio
+internal import VirtioSpec
+
+/// Holds the numbered rules of docs/requirements/DEV.md against a live virtio PCI function.
+///
+/// The function is reset several times and driven as its only driver would; nothing else may use it
+/// meanwhile. Every wait has a limit. The function is left in reset.
+public enum DeviceCheck {
+    /// Runs the checks whose id begins with one of `prefixes`, all when there are none;
+    /// `report` hears of each result at once.
+    public static func run(
+        _ function: any PCIFunction,
+        only prefixes: [String] = [],
+        report: @escaping (CheckResult) -> Void = { _ in }
+    ) -> [CheckResult] {
+        let log = CheckLog(only: prefixes, report)
+        let structures = FoundStructures(function)
+        FunctionChecks(function).run(log)
+        enable(function)
+        StructureChecks(function, structures).run(log)
+        guard let registers = DeviceRegisters(function, structures) else {
+            log.check("DEV-R-01", "reset") { .fail("there is no common configuration to drive") }
+            return log.results
+        }
+        RegisterChecks(function, registers, structures).run(log)
+        NegotiationChecks(registers).run(log)
+        let device: CheckedDevice
+        do {
+            device = try CheckedDevice(function, registers)
+        } catch {
+            log.check("DEV-Q-01", "driver") { throw error }
+            return log.results
+        }
+        NetConfigurationChecks(device).run(log)
+        QueueChecks(device).run(log)
+        InterruptChecks(device).run(log)
+        RecoveryChecks(device).run(log)
+        device.leaveInReset()
+        return log.results
+    }
+
+    /// Lets BARs answer and the function reach memory, whatever DEV-P found.
+    private static func enable(_ function: any PCIFunction) {
+        do throws(PCIError) {
+            let command = try function.readConfiguration(ConfigurationHeader.command, .word)
+            let wanted = CommandRegister([.memorySpace, .busMaster]).rawValue
+            try function.writeConfiguration(
+                ConfigurationHeader.command,
+                .word,
+                command | UInt32(wanted)
+            )
+        } catch {
+            // DEV-P-11 and DEV-P-12 do the same and keep the error.
+        }
+    }
+}

@@ -1,0 +1,80 @@
+import HostSystem
+import PCI
+import Testing
+import VirtioSpec
+
+@testable import DeviceCheck
+
+@Suite struct TrafficChecksTests {
+    private func expectMisdeeds(_ table: [(NetStub.Misdeed, [String])]) throws {
+        for (misdeed, ids) in table {
+            try expectFailures(ids) { $0.device.misdeed = misdeed }
+        }
+    }
+
+    @Test func `DEV-Q-01, DEV-Q-03: a device without a queue, one that takes nothing`() throws {
+        try expectFailures(["DEV-Q-01"]) { $0.device.queueLimits = [256] }
+        try expectMisdeeds([(.deaf, ["DEV-Q-03"])])
+    }
+
+    @Test func `DEV-Q-02, DEV-Q-04, DEV-Q-05, DEV-Q-09: used elements that cannot be`() throws {
+        try expectMisdeeds([
+            (.inventive, ["DEV-Q-02"]), (.otherHead, ["DEV-Q-04", "DEV-Q-09"]),
+            (.written, ["DEV-Q-05"]),
+        ])
+    }
+
+    @Test func `DEV-Q-06, DEV-Q-07, DEV-Q-12: chains that are not understood`() throws {
+        try expectMisdeeds([
+            (.single, ["DEV-Q-06", "DEV-Q-07", "DEV-Q-12"]), (.flat, ["DEV-Q-12"]),
+        ])
+    }
+
+    @Test func `DEV-Q-08, DEV-Q-10, DEV-Q-11: a device that tires`() throws {
+        try expectMisdeeds([
+            (.lazy, ["DEV-Q-08"]), (.tired(after: 40), ["DEV-Q-10", "DEV-Q-11"]),
+            (.tired(after: 65_535), ["DEV-Q-11"]),
+        ])
+    }
+
+    @Test func `DEV-Q-13: a queue that stays silent once it was reset`() throws {
+        try expectMisdeeds([(.deafAfterQueueReset, ["DEV-Q-13"])])
+    }
+
+    @Test func `DEV-I-04, DEV-I-05, DEV-I-06: interrupts that are missing or astray`() throws {
+        try expectMisdeeds([
+            (.silent, ["DEV-I-04"]), (.misdirected, ["DEV-I-04", "DEV-I-05"]),
+        ])
+        // A vector that no queue has rings.
+        try expectFailures(["DEV-I-06"]) { function in
+            function.device.took = { [unowned function] in _ = function.interrupts[1]?.signal() }
+        }
+    }
+
+    @Test func `DEV-I-07, DEV-I-08: interrupts that nobody asked for`() throws {
+        try expectMisdeeds([
+            (.importunate, ["DEV-I-07", "DEV-I-08"]), (.silent, ["DEV-I-08"]),
+        ])
+    }
+
+    @Test func `DEV-X-01, DEV-X-02, DEV-X-03: a device that does not forgive`() throws {
+        try expectMisdeeds([(.unforgiving, ["DEV-X-01", "DEV-X-02", "DEV-X-03"])])
+    }
+
+    @Test func `DEV-I-01, DEV-I-02, DEV-I-03: vectors that are not kept`() throws {
+        try expectFailures(["DEV-I-01"]) { $0.deafTo = [.configurationVector] }
+        try expectFailures(["DEV-I-02"]) { $0.deafTo = [.queueVector] }
+        try expectFailures(["DEV-I-03"], reading: .queueVector) { $0 == 0xffff ? 3 : $0 }
+    }
+
+    @Test func `DEV-X-05: a function reset that leaves the device as it is, or is not there`()
+        throws
+    {
+        try expectFailures(["DEV-X-05"]) { function in
+            function.resets = { () throws(PCIError) in throw .deviceGone }
+        }
+        let function = try BentFunction()
+        function.resets = { () throws(PCIError) in throw .notSupported("resetting it") }
+        #expect(function.verdicts(["DEV-X-05"])["DEV-X-05"]?.verdict == .notApplicable)
+    }
+}
