@@ -8,6 +8,7 @@
 #include "shim_atomics.h"
 #include "shim_cpu.h"
 #include "shim_event.h"
+#include "shim_interface.h"
 #include "shim_mmio.h"
 #include "shim_numa.h"
 #include "shim_pci.h"

@@ -9,7 +9,7 @@ public struct HostTree: Hashable, Sendable {
     public static let live = HostTree(root: "/")
 
     /// Most bytes that are taken from one file.
-    public static let longestFile = 1 << 20
+    public static let longestFile = 1 << 23
 
     /// The directory in front of every path, without a slash at its end.
     private let prefix: String

@@ -100,12 +100,26 @@ extension PCIBus {
     }
 
     // A disk may stand many levels below its function (host, target, namespace), but its own link
-    // leads there through the function's directory.
+    // leads there through the function's directory. A namespace that several NVMe controllers share
+    // does not: its paths, as nvme0c1n1, stand below the controllers.
     private static func disks(of address: PCIAddress, in tree: HostTree) -> [String] {
-        tree.entriesIfAny("/sys/class/block").filter { name in
-            guard let target = try? tree.link("/sys/class/block/\(name)") else { return false }
-            return target.split(separator: "/").contains { $0 == address.description }
+        let controllers = "\(directory)/\(address)/nvme"
+        let shared = tree.entriesIfAny(controllers).flatMap { controller in
+            tree.entriesIfAny("\(controllers)/\(controller)").compactMap(Self.namespace)
         }
+        return tree.entriesIfAny("/sys/class/block").filter { name in
+            guard let target = try? tree.link("/sys/class/block/\(name)") else { return false }
+            let parts = target.split(separator: "/")
+            return parts.contains { $0 == address.description || shared.contains(String($0)) }
+        }
+    }
+
+    // nvme0c1n1 is a path to nvme0n1.
+    private static func namespace(_ path: String) -> String? {
+        guard path.hasPrefix("nvme"), let controller = path.dropFirst(4).firstIndex(of: "c"),
+            let number = path[controller...].firstIndex(of: "n")
+        else { return nil }
+        return String(path[..<controller] + path[number...])
     }
 
     private static func virtualFunctions(of directory: String, in tree: HostTree) -> [PCIAddress] {
@@ -151,6 +165,13 @@ public struct VirtioKernelDevice: Hashable, Sendable {
 }
 
 extension PCIIdentity {
+    /// Number of the virtio device type; `nil` when this is no virtio function. Transitional
+    /// functions carry it in the subsystem id (virtio 1.3 §4.1.2).
+    public var virtioType: UInt32? {
+        guard isVirtio else { return nil }
+        return isTransitionalVirtio ? UInt32(subsystem) : UInt32(device) - 0x1040
+    }
+
     /// A virtio function by vendor and device number (virtio 1.3 §4.1.2).
     public var isVirtio: Bool { vendor == 0x1af4 && (0x1000...0x107f).contains(device) }
 

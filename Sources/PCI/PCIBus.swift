@@ -53,9 +53,9 @@ public enum PCIBus {
     /// Up to three functions whose addresses share most with a wanted one.
     static func nearest(to address: PCIAddress, in all: [PCIAddress]) -> [PCIAddress] {
         func distance(_ other: PCIAddress) -> Int {
-            if other.domain != address.domain { return 3 }
-            if other.bus != address.bus { return 2 }
-            return other.device != address.device ? 1 : 0
+            if other.domain != address.domain { return 65536 }
+            if other.bus != address.bus { return 256 + abs(Int(other.bus) - Int(address.bus)) }
+            return abs(Int(other.device) - Int(address.device))
         }
         let ordered = all.sorted { (distance($0), $0) < (distance($1), $1) }
         return Array(ordered.prefix(3))

@@ -107,7 +107,7 @@ public final class FixtureTree {
         try self.driver(driver)
         try link(
             "\(Self.device(address))/driver",
-            to: "../../../bus/pci/drivers/\(driver)"
+            to: "../../drivers/\(driver)"
         )
     }
 
@@ -118,7 +118,7 @@ public final class FixtureTree {
         try file("\(place)/type", "DMA-FQ\n")
         try link(
             "\(Self.device(address))/iommu_group",
-            to: "../../../kernel/iommu_groups/\(group)"
+            to: "../../../../kernel/iommu_groups/\(group)"
         )
     }
 
