@@ -86,7 +86,8 @@ let package = Package(
         .executableTarget(
             name: "vhost-pci",
             dependencies: [
-                "AdminQueue", "VhostPCINet", "VhostUser", "PollEngine", "VirtioNet", "Virtio",
+                "AdminQueue", "VhostPCINet", "VhostUser", "PollEngine", "VirtioNet", "VFIO",
+                "Virtio",
                 "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec", "RingBench",
                 argumentParser, logging, histogram,
             ],
@@ -188,8 +189,8 @@ let package = Package(
             name: "CommandTests",
             dependencies: [
                 "vhost-pci", "PollEngine", "VhostPCINet", "VhostUser", "Virtqueue", "GuestMemory",
-                "HostSystem",
-                "VirtioSpec", argumentParser, histogram,
+                "HostSystem", "PCI", "Virtio", "HostSupport", "VirtioSpec", argumentParser,
+                histogram,
             ],
             swiftSettings: strict
         ),

@@ -9,7 +9,9 @@ struct VhostPCI: ParsableCommand {
         commandName: "vhost-pci",
         abstract: "User-space virtio devices and drivers.",
         version: "vhost-pci 0.1.0-dev",
-        subcommands: [RunCommand.self, PeerCommand.self, BenchCommand.self]
+        subcommands: [
+            RunCommand.self, DeviceCommand.self, PeerCommand.self, BenchCommand.self,
+        ]
     )
 
     /// Runs the command; exit status 0 done, 1 failed, 2 wrong usage, 3 refused for safety.

@@ -1,0 +1,67 @@
+import ArgumentParser
+import HostSupport
+import PCI
+import Testing
+
+@testable import vhost_pci
+
+@Suite struct DeviceTargetTests {
+    @Test func `addresses and the emulated device are targets`() throws {
+        let address = try #require(PCIAddress("0000:03:00.0"))
+        #expect(try DeviceTarget.parse("0000:03:00.0") == .pci(address))
+        #expect(try DeviceTarget.parse("03:00.0") == .pci(address))
+        #expect(try DeviceTarget.parse("emulated") == .emulated)
+    }
+
+    @Test(arguments: [
+        "", "3:0.0", "0000:03:00", "0000:03:00.8", "0000:03:20.0", "eth0", "vfio", "Emulated",
+        "0000:03:00.0 ", "../../etc/passwd", "0000:03:00.0\u{0}", "00000000:03:00.00",
+    ])
+    func `HI-J11: what is no target is refused by name`(text: String) {
+        #expect {
+            try DeviceTarget.parse(text)
+        } throws: { error in
+            (error as? ValidationError)?.message.hasPrefix("pci/address: ") == true
+        }
+    }
+
+    @Test(arguments: ["vfio-pci", "uio_pci_generic"])
+    func `HI-J10: a driver given as the target is noticed`(text: String) {
+        #expect {
+            try DeviceTarget.parse(text)
+        } throws: { error in
+            (error as? ValidationError)?.message.hasPrefix("bind/driver: ") == true
+        }
+    }
+
+    @Test(arguments: ["vfio-user:/tmp/a", "vhost-user:/tmp/a", "emulated:net"])
+    func `targets of later versions are not supported`(text: String) {
+        #expect {
+            try DeviceTarget.parse(text)
+        } throws: { error in
+            (error as? ValidationError)?.message.hasPrefix("not supported: ") == true
+        }
+    }
+
+    @Test func `HI-J11: opening an address where nothing is names the nearest`() throws {
+        let host = try FixtureTree()
+        try host.function("0000:03:01.0", driver: "vfio-pci")
+        let target = try DeviceTarget.parse("0000:03:00.0")
+        #expect {
+            try target.open(unsafeNoIOMMU: false, in: host.tree)
+        } throws: { error in
+            "\(error)".hasPrefix("pci/address") && "\(error)".contains("0000:03:01.0")
+        }
+    }
+
+    @Test func `a function on its kernel driver is not opened`() throws {
+        let host = try FixtureTree()
+        try host.function("0000:03:00.0", driver: "virtio-pci")
+        let target = try DeviceTarget.parse("0000:03:00.0")
+        #expect {
+            try target.open(unsafeNoIOMMU: true, in: host.tree)
+        } throws: { error in
+            "\(error)".hasPrefix("vfio/driver") && "\(error)".contains("device bind")
+        }
+    }
+}
