@@ -92,12 +92,14 @@ public final class UnixSocket: Sendable {
     }
 }
 
-/// A listening unix socket; its path is removed with it.
+/// A listening unix socket; its path is removed with it, unless something else is there by then.
 public final class UnixListener: Sendable {
     /// The descriptor, to register with epoll.
     public let descriptor: FileDescriptor
     /// Where it listens.
     public let path: String
+    /// File system and inode of our socket, so that nothing else at the path is removed.
+    private let place: Place?
 
     /// Binds `path`, removing a socket that nobody listens on any more.
     ///
@@ -116,10 +118,25 @@ public final class UnixListener: Sendable {
             status = unsafe shim_listen(path, backlog)
         }
         descriptor = FileDescriptor(owning: try checked(status, "listen at \(path)"))
+        place = Place(of: path)
     }
 
     deinit {
+        guard let place, Place(of: path) == place else { return }
         unsafe unlink(path)
+    }
+
+    /// What a path leads to.
+    private struct Place: Equatable {
+        let device: dev_t
+        let inode: ino_t
+
+        init?(of path: String) {
+            var information = stat()
+            guard unsafe lstat(path, &information) == 0 else { return nil }
+            device = information.st_dev
+            inode = information.st_ino
+        }
     }
 
     private static func removeStale(_ path: String) throws(SystemError) {
@@ -134,10 +151,8 @@ public final class UnixListener: Sendable {
         do throws(SystemError) {
             let other = try UnixSocket.connect(to: path)
             let owner = other.peerProcess.map { " (pid \($0))" } ?? ""
-            throw SystemError(
-                "listen at \(path): another process answers there\(owner)",
-                .addressInUse
-            )
+            let who = other.peerProcess == getpid() ? "this process" : "another process"
+            throw SystemError("listen at \(path): \(who) answers there\(owner)", .addressInUse)
         } catch  where error.errno == .connectionRefused {
             unsafe unlink(path)
         }

@@ -77,6 +77,29 @@ import Testing
         withExtendedLifetime(first) {}
     }
 
+    @Test func `an own socket that answers is told from that of another process`() throws {
+        let path = Self.path("own")
+        let first = try UnixListener(path: path)
+        let error = #expect(throws: SystemError.self) {
+            try UnixListener(path: "/tmp/../tmp/" + path.dropFirst(5))
+        }
+        #expect(error?.operation.contains("this process answers there") == true)
+        withExtendedLifetime(first) {}
+    }
+
+    @Test func `what took the place of a listener's socket is not removed`() throws {
+        let path = Self.path("replaced")
+        defer { unsafe unlink(path) }
+        var listener: UnixListener? = try UnixListener(path: path)
+        unsafe unlink(path)
+        let next = try UnixListener(path: path)
+        withExtendedLifetime(listener) {}
+        listener = nil
+        let client = try UnixSocket.connect(to: path)
+        #expect(try next.accept() != nil)
+        withExtendedLifetime(client) {}
+    }
+
     @Test func `what is no socket is never removed`() throws {
         let path = Self.path("file")
         close(unsafe open(path, O_CREAT | O_WRONLY, 0o600))
