@@ -21,7 +21,7 @@ public enum DeviceEvent: Sendable, Equatable, CustomStringConvertible {
         case .placed(let regions, let bytes, let unsealed, let generation):
             "table \(generation): \(regions) regions, \(bytes) bytes"
                 + (unsealed > 0 ? ", \(unsealed) unsealed" : "")
-        case .phase(let phase): phase.rawValue
+        case .phase(let phase): "state \(phase.rawValue)"
         case .refused(let refusal): "\(refusal)"
         case .failed(let why): "device/needs-reset: \(why)"
         case .peerGone(let why): "peer gone: \(why)"
