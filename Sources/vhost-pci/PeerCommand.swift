@@ -30,7 +30,7 @@ struct PeerCommand: ParsableCommand {
     @Option(help: "The other peer's Ethernet address; without it an echo is expected.")
     var partner: MACAddress?
 
-    @Option(help: "Seconds to send.")
+    @Option(parsing: .unconditional, help: "Seconds to send.")
     var duration = 5.0
 
     @Option(help: "Frame lengths in turn, 60 to 1518 bytes.")
@@ -40,6 +40,11 @@ struct PeerCommand: ParsableCommand {
     var withParent = false
 
     func validate() throws {
+        guard (1...SocketPath.longest).contains(socket.utf8.count) else {
+            throw ValidationError(
+                "socket/path: --socket takes a path of 1 to \(SocketPath.longest) bytes"
+            )
+        }
         guard duration > 0, duration <= 31_536_000 else {
             throw ValidationError("--duration takes seconds, more than 0 and at most a year")
         }

@@ -45,6 +45,12 @@ struct CoreList: ExpressibleByArgument {
     }
 }
 
+/// What an option that names a socket may say.
+enum SocketPath {
+    /// Bytes of the longest path: a socket's address has 108, the last one 0.
+    static let longest = 107
+}
+
 /// The options of `vhost-pci run`.
 struct RunOptions: ParsableArguments {
     @Option(help: "What to drive: `emulated`, or a PCI address such as 0000:03:00.0.")
@@ -65,13 +71,23 @@ struct RunOptions: ParsableArguments {
     )
     var uplinks: [Uplink] = []
 
-    @Option(help: "CPUs for the workers, such as 1 or 0,2 or 0-3. Default: the last usable one.")
+    // `.unconditional`: a negative number is judged as one, instead of being taken for an option.
+    @Option(
+        parsing: .unconditional,
+        help: "CPUs for the workers, such as 1 or 0,2 or 0-3. Default: the last usable one."
+    )
     var cores: CoreList?
 
-    @Option(help: "Seconds to run. Default: until interrupted; 5 when no peer is given.")
+    @Option(
+        parsing: .unconditional,
+        help: "Seconds to run. Default: until interrupted; 5 when no peer is given."
+    )
     var duration: Double?
 
-    @Option(help: "Bytes of the frames that `--mode source` makes, 60 to 1518.")
+    @Option(
+        parsing: .unconditional,
+        help: "Bytes of the frames that `--mode source` makes, 60 to 1518."
+    )
     var packetSize = 64
 
     @Option(help: "What a worker does when there is nothing to do: spin, pause or sleep.")
@@ -90,9 +106,9 @@ struct RunOptions: ParsableArguments {
         guard Set(peers).count == peers.count else {
             throw ValidationError("two --peer options name the same socket")
         }
-        for path in peers where !(1...Self.longestPath).contains(path.utf8.count) {
+        for path in peers where !(1...SocketPath.longest).contains(path.utf8.count) {
             throw ValidationError(
-                "socket/path: --peer takes a path of 1 to \(Self.longestPath) bytes, not \"\(path)\""
+                "socket/path: --peer takes a path of 1 to \(SocketPath.longest) bytes, not \"\(path)\""
             )
         }
         try validateUplinks()
@@ -121,9 +137,6 @@ struct RunOptions: ParsableArguments {
             )
         }
     }
-
-    /// Bytes of the longest socket path: a socket's address has 108, the last one 0.
-    private static let longestPath = 107
 
     private func validateUplinks() throws {
         let names = uplinks.map(\.interface)

@@ -24,8 +24,8 @@ struct VhostPCI: ParsableCommand {
             let status = exitCode(for: error)
             let text = fullMessage(for: error)
             if status == .success {
-                StepReporter.write(text + "\n", to: STDOUT_FILENO)
-                Glibc.exit(0)
+                let problem = StepReporter.write(text + "\n", to: STDOUT_FILENO)
+                Glibc.exit(problem == nil ? 0 : 1)
             }
             if !text.isEmpty { StepReporter.write(text + "\n", to: STDERR_FILENO) }
             Glibc.exit(status == .validationFailure ? 2 : status.rawValue)

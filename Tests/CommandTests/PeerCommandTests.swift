@@ -16,7 +16,9 @@ import Testing
         ["--mac", "ff:ff:ff:ff:ff:ff"], ["--mac", "01:00:5e:00:00:01"],
         ["--partner", "33:33:00:00:00:01"], ["--partner", "02:00:00:00:00:01"],
         ["--mac", "02:00:00:00:00"], ["--mac", "02:00:00:00:00:0g"],
-        ["--duration", "0"], ["--duration", "nan"], ["--lengths", "59"], ["--lengths", "64,"],
+        ["--socket", ""], ["--socket", "/tmp/" + String(repeating: "x", count: 103)],
+        ["--duration", "0"], ["--duration", "-1"], ["--duration", "nan"], ["--lengths", "59"],
+        ["--lengths", "64,"],
     ])
     func `what makes no sense is refused`(_ arguments: [String]) {
         #expect(throws: (any Error).self) {

@@ -63,6 +63,12 @@ import Testing
         #expect(throws: (any Error).self) { try VhostPCI.parseAsRoot(["run"] + arguments) }
     }
 
+    @Test func `a negative number is told to be wrong, not to be missing`() {
+        let error = #expect(throws: (any Error).self) { try parse("--duration", "-1") }
+        let text = error.map { VhostPCI.message(for: $0) }
+        #expect(text?.contains("--duration takes seconds, more than 0") == true)
+    }
+
     @Test(arguments: [
         ("0", [0]), ("0,2", [0, 2]), ("1-3", [1, 2, 3]), ("4,0-1", [4, 0, 1]),
     ])
