@@ -107,6 +107,14 @@ let package = Package(
             path: "tools/bench/RingBench",
             swiftSettings: strict
         ),
+        .executableTarget(
+            name: "stray-dma",
+            dependencies: [
+                "VFIO", "Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec",
+            ],
+            path: "tools/rig/StrayDMA",
+            swiftSettings: strict
+        ),
         tests("HostSystem", ["HostSystem", "CSystemShims", "RingSupport"]),
         tests("GuestMemory", ["GuestMemory", "HostSystem"]),
         .systemLibrary(name: "CLinuxVirtio", path: "Tests/CLinuxVirtio"),

@@ -71,13 +71,15 @@ guest_await() {
     await_line "$work/$1.reply.out" '^@@ ready' "$2" "$1" || fail "guest $1 does not come up"
 }
 
-# guest_send NAME COMMAND: starts a command without waiting for it; sets `sent_number`
+# guest_send NAME COMMAND: starts a command without waiting for it; sets `sent_number`. It becomes one
+# line: what begins a new line here must be able to follow a blank.
 guest_send() {
-    local name=$1
+    local name=$1 line
     shift
+    line=$*
     sent_number=$((guest_count[$name] + 1))
     guest_count[$name]=$sent_number
-    echo "$sent_number $*" >&"${guest_input[$name]}"
+    echo "$sent_number ${line//$'\n'/ }" >&"${guest_input[$name]}"
 }
 
 # guest_do NAME SECONDS COMMAND: runs it there; `reply` is what it printed, the status is its own

@@ -137,6 +137,7 @@ spawn() {
 alive() { [ -n "${pid_of[$1]:-}" ] && kill -0 "${pid_of[$1]}" 2>/dev/null; }
 
 # await_end NAME SECONDS: waits for a process to end by itself; sets `ended` to its status
+# shellcheck disable=SC2034 # for the caller
 await_end() {
     local name=$1 until=$((SECONDS + $2))
     while alive "$name"; do

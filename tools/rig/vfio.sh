@@ -2,29 +2,33 @@
 # vfio.sh: guests in which our program meets PCI devices; sourced after lib.sh, kernel.sh, guest.sh.
 #
 # Each guest has two virtio network functions, wired back to back, each behind a root port of its own:
-# that gives it an IOMMU group of its own and a function-level reset.
+# that gives it an IOMMU group of its own and a function-level reset. One guest at a time, named `m`.
 
 device_a=0000:01:00.0 device_b=0000:02:00.0
-vfio_modules="virtio_pci virtio_net vfio vfio_iommu_type1 vfio-pci uio uio_pci_generic"
+# What functions below leave for their caller.
+reason='' refusals=0 compared='' checked='' interrupts='' state='' complaint=''
+vfio_modules=(virtio_pci virtio_net vfio vfio_iommu_type1 vfio-pci uio uio_pci_generic)
 
-# vfio_prepare KERNEL: 6.1, Debian 12's own, or 6.12, its backport
+# vfio_prepare KERNEL [FILE…]: 6.1, Debian 12's own, or 6.12, its backport; further programs for the
+# guest
 vfio_prepare() {
-    need qemu-system-x86_64 busybox cpio setpriv lspci
+    local kernel=$1
+    shift
+    need qemu-system-x86_64 busybox cpio setpriv lspci jq python3
     our_program
-    case $1 in
-    # shellcheck disable=SC2086 # a list of names
-    6.1) kernel_take 6.1 bookworm linux-image-amd64 $vfio_modules ;;
-    # shellcheck disable=SC2086
-    6.12) kernel_take 6.12 bookworm-backports linux-image-amd64 $vfio_modules ;;
+    case $kernel in
+    6.1) kernel_take 6.1 bookworm linux-image-amd64 "${vfio_modules[@]}" ;;
+    6.12) kernel_take 6.12 bookworm-backports linux-image-amd64 "${vfio_modules[@]}" ;;
+    *) fail "no kernel $kernel" ;;
     esac
-    make_initramfs "$program" "$(command -v lspci)" /usr/share/misc/pci.ids
+    make_initramfs "$program" "$(command -v lspci)" /usr/share/misc/pci.ids "$@"
 }
 
-# vfio_boot NAME IOMMU WORDS [ARGUMENT…]: IOMMU is `iommu` for one that the kernel uses, `off` for one
+# vfio_boot IOMMU WORDS [ARGUMENT…]: IOMMU is `iommu` for one that the kernel uses, `off` for one
 # that it does not, `none` for a machine without; WORDS as for guest_boot
 vfio_boot() {
-    local name=$1 iommu=$2 words=$3 machine=(-M q35) number
-    shift 3
+    local iommu=$1 words=$2 machine=(-M q35) number
+    shift 2
     if [ "$iommu" != none ]; then
         machine=(-M "q35,kernel-irqchip=split" -device "intel-iommu,intremap=on,caching-mode=on")
     fi
@@ -37,6 +41,152 @@ vfio_boot() {
             -netdev "hubport,id=net$number,hubid=0"
             -device "virtio-net-pci,netdev=net$number,bus=port$number,disable-legacy=on,iommu_platform=on,romfile=,mac=52:54:00:00:01:0$number")
     done
-    guest_boot "$name" "$words" "${machine[@]}" -smp 2 -m 1024 "$@"
-    guest_await "$name" 90
+    guest_boot m "$words" "${machine[@]}" -smp 2 -m 1024 "$@"
+    guest_await m 90
+}
+
+
+# must SECONDS COMMAND: in the guest, and it has to end with 0; `reply` is its output
+must() {
+    local seconds=$1
+    shift
+    guest_do m "$seconds" "$*" || fail "status $? from: $*: ${reply//$'\n'/ / }"
+}
+
+# ask SECONDS ARGUMENTS: our program in the guest with --json; `reply` is the object, `complaint` what
+# it said on standard error, the status its own
+ask() {
+    local seconds=$1 status=0 answer
+    shift
+    guest_do m "$seconds" "vhost-pci $* --json 2>/tmp/complaint" || status=$?
+    answer=$reply
+    guest_do m 10 "cat /tmp/complaint" || true
+    complaint=${reply//$'\n'/ } reply=$answer
+    return "$status"
+}
+
+# asked SECONDS ARGUMENTS: the same, and it has to succeed
+asked() {
+    ask "$@" || fail "status $? from: vhost-pci ${*:2}: $complaint$(head -c 400 <<<"$reply")"
+    jq -e . >/dev/null 2>&1 <<<"$reply" || fail "no JSON from: vhost-pci ${*:2}: $reply"
+}
+
+# driver_is DEVICE DRIVER: by the kernel's own word; an empty driver is none
+driver_is() {
+    guest_do m 10 "readlink /sys/bus/pci/devices/$1/driver" || true
+    [ "$(basename "$reply")" = "$2" ] || fail "driver of $1: '$(basename "$reply")', not '$2'"
+}
+
+# machine_state: sets `state` to the driver and override of every function, and the driver's own list
+machine_state() {
+    must 20 'cd /sys/bus/pci; for d in devices/*; do
+        echo "$d $(basename "$(readlink "$d/driver" || echo none)") $(cat "$d/driver_override")"; done;
+        ls -d drivers/*/0000:*; ls /run/vhost-pci/bindings 2>/dev/null; true'
+    state=$reply
+}
+
+# refuses ID ARGUMENTS: a run of our program that must end with the error of that name, and leave
+# drivers, overrides and journal as they were; `reason` is what it said. With `user` it runs as that
+# one, with `prelude` after that command.
+refuses() {
+    local id=$1 status=0 before got command
+    shift
+    command="${prelude:+$prelude; }vhost-pci $* --json 2>/dev/null"
+    [ -z "${user:-}" ] || command="su $user -s /bin/sh -c '$command'"
+    machine_state
+    before=$state
+    guest_do m 60 "$command" || status=$?
+    got=$(jq -r '.error.id // "none"' <<<"$reply" 2>/dev/null) || got=none
+    [ "$got" = "$id" ] || fail "$command: error $got (status $status), not $id: ${reply//$'\n'/ }"
+    case $status in
+    1 | 2 | 3) ;;
+    *) fail "$command: status $status with error $id" ;;
+    esac
+    reason=$(jq -r '.error.detail' <<<"$reply")
+    machine_state
+    [ "$state" = "$before" ] ||
+        fail "$command: the machine is not as before: $(diff <(echo "$before") <(echo "$state"))"
+    refusals=$((refusals + 1))
+    note "$id: $reason"
+}
+
+# bind_both DRIVER: by `device bind`, and the kernel says the same
+bind_both() {
+    local device
+    for device in "$device_a" "$device_b"; do
+        asked 30 device bind "$device" --driver "$1"
+        driver_is "$device" "$1"
+    done
+}
+
+# compare_show [OPTION…]: `device show` of every function against the guest's lspci; sets `compared`
+# shellcheck disable=SC2120 # the options are for UIO
+compare_show() {
+    local device file files=()
+    must 30 'lspci -D -vvv 2>/dev/null'
+    echo "$reply" >"$work/lspci.txt"
+    for device in $(sed -n 's/^\([0-9a-f]\{4\}:[0-9a-f:.]*\) .*/\1/p' "$work/lspci.txt"); do
+        file=$work/show-$device.json
+        asked 30 device show "$device" "$@"
+        echo "$reply" >"$file"
+        files+=("$file")
+    done
+    compared=$("$rig_folder/compare-lspci" "${files[@]}" "$work/lspci.txt" 2>&1) ||
+        fail "device show and lspci differ: $compared"
+}
+
+# check_both LEAST [OPTION…]: `device check` of both, none failed, at least LEAST passed; sets `checked`
+check_both() {
+    local least=$1 device counts passes fails
+    shift
+    checked=''
+    for device in "$device_a" "$device_b"; do
+        ask 120 device check "$device" "$@" || true
+        counts=$(jq -r '[.checks[].verdict] | "\(map(select(. == "pass")) | length) \(map(select(. == "fail")) | length)"' \
+            <<<"$reply" 2>/dev/null) || fail "device check $device: $complaint$(tail -c 400 <<<"$reply")"
+        read -r passes fails <<<"$counts"
+        [ "$fails" = 0 ] ||
+            fail "device check $device: $(jq -r '.checks[] | select(.verdict == "fail") | "\(.id) \(.evidence)"' <<<"$reply")"
+        [ "$passes" -ge "$least" ] || fail "device check $device: only $passes passed"
+        checked="$checked${checked:++}$passes"
+    done
+}
+
+# traffic_both FRAMES [OPTION…]: `device traffic`, every frame there, once, in order, undamaged; sets
+# `interrupts` to how many came in either direction
+# shellcheck disable=SC2034 # for the caller
+traffic_both() {
+    local frames=$1
+    shift
+    asked 120 device traffic "$device_a" "$device_b" --frames "$frames" "$@"
+    jq -e --argjson n "$frames" '.verdict == "ok" and (.directions | length) == 2 and
+        ([.directions[] | select(.sent == $n and .received == $n and .lost == 0 and .reordered == 0 and
+            .damaged == 0)] | length) == 2' >/dev/null <<<"$reply" || fail "traffic: $reply"
+    interrupts=$(jq -r '[.directions[].interrupts // 0] | map(tostring) | join("+")' <<<"$reply")
+}
+
+# restore_both: `unbind` and `restore`; then the kernel's driver has both back, and packets cross
+# between the two interfaces, one of them in a network namespace of its own
+restore_both() {
+    local device interfaces=()
+    asked 30 device unbind "$device_a"
+    driver_is "$device_a" ''
+    for device in "$device_a" "$device_b"; do
+        asked 30 device restore "$device"
+        driver_is "$device" virtio-pci
+        must 10 "cat /sys/bus/pci/devices/$device/driver_override"
+        [ "$reply" = '(null)' ] || fail "$device has the override '$reply'"
+        must 10 "ls /sys/bus/pci/devices/$device/virtio*/net"
+        interfaces+=("$reply")
+    done
+    kernel_ping "${interfaces[@]}"
+}
+
+# kernel_ping ONE OTHER: through the kernel's own drivers
+kernel_ping() {
+    must 30 "unshare -n sleep 600 & other=\$!; sleep 0.5;
+        ip link set $2 netns \$other && ip address add 10.98.0.1/24 dev $1 && ip link set $1 up &&
+        nsenter -t \$other -n ip address add 10.98.0.2/24 dev $2 && nsenter -t \$other -n ip link set $2 up"
+    guest_pings m 10.98.0.2 20
+    must 10 "ip address flush dev $1; ip link set $1 down; kill \$other"
 }
