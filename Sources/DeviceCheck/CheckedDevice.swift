@@ -33,6 +33,7 @@ final class CheckedDevice {
         for index in 12..<18 { bytes[index] = 0xff }
         bytes[18] = 0x02
         (bytes[24], bytes[25]) = (0x88, 0xb5)
+        for index in 26..<Self.frameLength { bytes[index] = UInt8(index) }
         frame.write(bytes)
         self.frame = frame
     }
@@ -48,8 +49,9 @@ final class CheckedDevice {
     /// Resets the device and brings it up to DRIVER_OK with queues 0 and 1.
     func start(
         wanted: FeatureBits = [],
+        receiveVector: UInt16? = nil,
         transmitVector: UInt16? = nil
-    ) throws -> (features: FeatureBits, transmit: ProbeRing) {
+    ) throws -> (features: FeatureBits, receive: ProbeRing, transmit: ProbeRing) {
         try stop()
         let receive = try ProbeRing(transport, queue: 0, size: Self.ringSize, arena: arena)
         self.receive = receive
@@ -57,10 +59,10 @@ final class CheckedDevice {
         self.transmit = transmit
         let features = try DriverHandshake.run(transport, wanted: wanted.union(.accessPlatform)) {
             (_) throws(VirtioError) in
-            try transport.enableQueue(0, receive.configuration, vector: nil)
+            try transport.enableQueue(0, receive.configuration, vector: receiveVector)
             try transport.enableQueue(1, transmit.configuration, vector: transmitVector)
         }
-        return (features, transmit)
+        return (features, receive, transmit)
     }
 
     /// Resets the device and takes its rings away.

@@ -7,6 +7,11 @@ internal import VirtioSpec
 /// The function is reset several times and driven as its only driver would; nothing else may use it
 /// meanwhile. Every wait has a limit. The function is left in reset.
 public enum DeviceCheck {
+    /// What the ids of all rules begin with.
+    public static let families = [
+        "DEV-P", "DEV-C", "DEV-R", "DEV-S", "DEV-N", "DEV-Q", "DEV-I", "DEV-L", "DEV-X",
+    ]
+
     /// Runs the checks whose id begins with one of `prefixes`, all when there are none;
     /// `report` hears of each result at once.
     public static func run(
@@ -35,6 +40,7 @@ public enum DeviceCheck {
         NetConfigurationChecks(device).run(log)
         QueueChecks(device).run(log)
         InterruptChecks(device).run(log)
+        LoopChecks(device).run(log)
         RecoveryChecks(device).run(log)
         device.leaveInReset()
         return log.results

@@ -122,7 +122,7 @@ struct InterruptChecks {
         }
         check(log, "DEV-I-08", "used_event") {
             let event = try device.transport.interrupt(1)
-            let (features, ring) = try device.start(wanted: .eventIndex, transmitVector: 1)
+            let (features, _, ring) = try device.start(wanted: .eventIndex, transmitVector: 1)
             guard features.contains(.eventIndex) else { return .notApplicable("not offered") }
             // Devices may announce their first buffer whatever was asked. Of the three behind it
             // only the last was asked for.

@@ -134,7 +134,7 @@ struct QueueChecks {
 
     private func optional(_ log: CheckLog) {
         check(log, "DEV-Q-12", "indirect descriptors") {
-            let (features, ring) = try device.start(wanted: .indirectDescriptors)
+            let (features, _, ring) = try device.start(wanted: .indirectDescriptors)
             guard features.contains(.indirectDescriptors) else {
                 return .notApplicable("not offered")
             }
@@ -154,7 +154,7 @@ struct QueueChecks {
             return .expect(used?.id == 3, used.map { "used id \($0.id)" } ?? "not within a second")
         }
         check(log, "DEV-Q-13", "a queue reset by itself") {
-            let (features, ring) = try device.start(wanted: .ringReset)
+            let (features, _, ring) = try device.start(wanted: .ringReset)
             guard features.contains(.ringReset) else { return .notApplicable("not offered") }
             guard try device.send(ring) != nil else { return .fail("no traffic before it") }
             try device.transport.resetQueue(ring.queue)

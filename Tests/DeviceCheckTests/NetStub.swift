@@ -46,8 +46,11 @@ final class NetStub: QueueResettable {
     var misdeed: Misdeed?
     /// Told of each frame.
     var took: (() -> Void)?
+    /// What comes back for a frame, header included; `nil` where the wire is no loop.
+    var returns: (([UInt8]) -> [UInt8])?
     private var context: MeddlingContext?
     private var queue: DeviceBufferQueue?
+    private var receiveQueue: DeviceBufferQueue?
     private var hasBroken = false
     private var position: UInt16 = 0
     private var taken = 0
@@ -64,6 +67,7 @@ final class NetStub: QueueResettable {
 
     func deactivate() {
         queue = nil
+        receiveQueue = nil
         context = nil
     }
 
@@ -86,6 +90,7 @@ final class NetStub: QueueResettable {
             position &+= 1
             queue.complete(buffer)
             took?()
+            if let returns { deliver(returns(buffer.readable)) }
             if misdeed == .importunate { context?.interruptQueue(1) }
             if misdeed == .written { patch(slot + 4, [4]) }
             if misdeed == .otherHead { patch(slot, [15]) }
@@ -94,12 +99,21 @@ final class NetStub: QueueResettable {
         if queue.fault != nil { hasBroken = true }
     }
 
+    /// Puts a frame into the receive queue.
+    private func deliver(_ bytes: [UInt8]) {
+        guard let buffer = receiveQueue?.next() else { return }
+        receiveQueue?.complete(buffer, writing: bytes)
+    }
+
     private func open() {
         position = 0
         taken = 0
         guard let context, context.queue(1) != nil else { return }
         do {
             queue = try DeviceBufferQueue(context: context, queue: 1)
+            if context.queue(0) != nil {
+                receiveQueue = try DeviceBufferQueue(context: context, queue: 0)
+            }
         } catch {
             context.fail(DeviceFault(error.rawValue, queue: 1))
         }

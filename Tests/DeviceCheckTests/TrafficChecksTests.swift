@@ -57,6 +57,46 @@ import VirtioSpec
         ])
     }
 
+    /// Header and frame as a good device returns them.
+    private static func loop(_ sent: [UInt8]) -> [UInt8] {
+        var bytes = sent
+        bytes[10] = 1
+        return bytes
+    }
+
+    @Test func `DEV-L-01, DEV-L-05: a loop that is good, and a wire that is none`() throws {
+        let function = try BentFunction()
+        for result in function.verdicts(["DEV-L"]).values {
+            #expect(result.verdict == .notApplicable)
+        }
+        function.device.returns = Self.loop
+        let found = function.verdicts(["DEV-L"])
+        #expect(found.count == 5)
+        for result in found.values {
+            #expect(result.verdict == .pass, "\(result.id): \(result.evidence)")
+        }
+    }
+
+    @Test func `DEV-L-01, DEV-L-02, DEV-L-03, DEV-L-04: a frame that comes back changed`() throws {
+        let changes: [(String, ([UInt8]) -> [UInt8])] = [
+            ("DEV-L-01", { Self.loop($0.dropLast() + [0]) }),
+            ("DEV-L-02", { Self.loop($0 + [0, 0, 0, 0]) }),
+            ("DEV-L-02", { Self.loop($0.dropLast(3)) }),
+            ("DEV-L-03", { $0 }),
+            ("DEV-L-04", { Self.loop([1] + $0.dropFirst()) }),
+        ]
+        for (id, change) in changes {
+            try expectFailures([id]) { $0.device.returns = change }
+        }
+    }
+
+    @Test func `DEV-L-05: a frame that comes back in silence`() throws {
+        try expectFailures(["DEV-L-05"]) { function in
+            function.device.returns = Self.loop
+            function.device.misdeed = .silent
+        }
+    }
+
     @Test func `DEV-X-01, DEV-X-02, DEV-X-03: a device that does not forgive`() throws {
         try expectMisdeeds([(.unforgiving, ["DEV-X-01", "DEV-X-02", "DEV-X-03"])])
     }
