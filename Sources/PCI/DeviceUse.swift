@@ -64,7 +64,11 @@ public struct DeviceUse: Hashable, Sendable {
         // address, index, prefix length, scope, flags, name; every interface has a link-local one.
         for line in lines("/proc/net/if_inet6", tree) {
             guard line.count >= 6, line[5] == interface, line[3] != "20" else { continue }
-            texts.append(String(line[0]))
+            let digits = Array(line[0])
+            let words = stride(from: 0, to: digits.count, by: 4).map {
+                String(digits[$0..<min($0 + 4, digits.count)])
+            }
+            texts.append(words.joined(separator: ":"))
         }
         return texts
     }

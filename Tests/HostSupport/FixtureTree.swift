@@ -38,6 +38,11 @@ public final class FixtureTree {
         try Data(bytes).write(to: URL(filePath: root + path))
     }
 
+    /// Changes who may use a file.
+    public func mode(_ path: String, _ mode: Int) throws {
+        try files.setAttributes([.posixPermissions: mode], ofItemAtPath: root + path)
+    }
+
     /// Makes or replaces a symbolic link.
     public func link(_ path: String, to target: String) throws {
         try directory(String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)]))
