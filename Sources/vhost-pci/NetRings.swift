@@ -28,6 +28,12 @@ final class NetRings {
     /// of ours.
     private(set) var bufferCounts: UInt64 = 0
 
+    /// Whose rings these are: other protocols' frames to others, such as a multicast that a switch
+    /// floods, are passed over then. Without it every frame is judged.
+    var station: MACAddress?
+    /// Frames that were passed over.
+    private(set) var foreign: UInt64 = 0
+
     private static let ringArea = 16384
     private static let ringsSize = 2 * ringArea
     private static let size = ringsSize + 2 * Int(ringSize) * bufferSize
@@ -128,7 +134,7 @@ final class NetRings {
         return transmitQueue.shouldNotifyDevice()
     }
 
-    /// Hands every arrived frame to `body`, `nil` for one that is none, and gives the buffers back.
+    /// Hands every arrived frame to `body`, `nil` for one that is damaged, and gives the buffers back.
     /// Returns how many came and whether the device wants to be kicked.
     func receive(_ body: (TrafficFrame?) -> Void) -> (count: Int, wantsKick: Bool) {
         var count = 0
@@ -138,7 +144,7 @@ final class NetRings {
             if mergedRest > 0 {
                 mergedRest -= 1
             } else {
-                body(frame(in: buffer, written: Int(used.written)))
+                take(buffer, written: Int(used.written), body)
             }
             postReceive(buffer)
         }
@@ -150,7 +156,16 @@ final class NetRings {
         return (count, receiveQueue.shouldNotifyDevice())
     }
 
-    private func frame(in buffer: Int, written: Int) -> TrafficFrame? {
+    private func take(_ buffer: Int, written: Int, _ body: (TrafficFrame?) -> Void) {
+        guard let content = unsafe content(of: buffer, written: written) else { return body(nil) }
+        if let station, unsafe TrafficFrame.isForeign(content, at: station) {
+            foreign += 1
+        } else {
+            body(unsafe try? TrafficFrame(reading: content))
+        }
+    }
+
+    private func content(of buffer: Int, written: Int) -> UnsafeRawBufferPointer? {
         let start = unsafe mapping.address + receiveOffset(buffer)
         let bytes = unsafe UnsafeRawBufferPointer(start: start, count: written)
         guard written > Self.headerSize else {
@@ -163,8 +178,7 @@ final class NetRings {
             mergedRest = max(0, Int(buffers) - 1)
             return nil
         }
-        let content = unsafe UnsafeRawBufferPointer(rebasing: bytes[Self.headerSize...])
-        return unsafe try? TrafficFrame(reading: content)
+        return unsafe UnsafeRawBufferPointer(rebasing: bytes[Self.headerSize...])
     }
 
     private func postReceive(_ buffer: Int) {

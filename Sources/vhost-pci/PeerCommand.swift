@@ -16,7 +16,7 @@ struct PeerCommand: ParsableCommand {
             Connects to a back-end's socket (`vhost-pci run --peer PATH`, or another program's) and \
             exchanges numbered frames with the partner of the given address, which runs the same \
             command, or with an echo. Waits up to 10 seconds for the back-end. Prints its counts as \
-            JSON when its time is over; latencies are nanoseconds. Exit status 0 when every packet \
+            JSON when its time is over or it is interrupted; latencies are nanoseconds. Exit status 0 when every packet \
             arrived once, in order and whole.
             """
     )
@@ -70,6 +70,11 @@ struct PeerCommand: ParsableCommand {
             try checked(shim_die_with_parent(SIGKILL), "follow the parent")
         }
         shim_ignore_broken_pipes()
+        // A terminal interrupts our own peers with the run that started them, which ends them itself.
+        let signals =
+            withParent
+            ? nil
+            : FileDescriptor(owning: try checked(shim_termination_signals(), "watch for signals"))
         let summary: PeerTraffic.Summary
         do {
             var session = PeerSession(
@@ -79,7 +84,8 @@ struct PeerCommand: ParsableCommand {
                     partner: partner.map { .peer($0) } ?? .echo,
                     lengths: frameLengths ?? [],
                     runFor: UInt64(duration * 1e9)
-                )
+                ),
+                signals: signals
             )
             summary = try session.run()
         } catch {

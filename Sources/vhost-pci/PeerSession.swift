@@ -1,3 +1,4 @@
+import CSystemShims
 import Glibc
 import HostSystem
 import VhostUser
@@ -19,11 +20,21 @@ struct PeerSession {
 
     let socket: String
     var traffic: PeerTraffic
+    /// Reports signals that ask for an early end; none when not given.
+    var signals: FileDescriptor?
+    private var isAskedToEnd = false
+
+    init(socket: String, traffic: PeerTraffic, signals: FileDescriptor?) {
+        self.socket = socket
+        self.traffic = traffic
+        self.signals = signals
+    }
 
     /// Runs to the end and returns the counts. Throws when the back-end goes away or breaks a rule.
     mutating func run() throws -> PeerTraffic.Summary {
         let frontend = try Frontend.connect(to: socket, wish: FrontendWish(features: Self.wanted))
         let rings = try NetRings(features: frontend.features)
+        rings.station = traffic.own
         try frontend.share([rings.region])
         let pair = try rings.configurations.enumerated().map { index, configuration in
             try FrontendRing(
@@ -55,18 +66,24 @@ struct PeerSession {
         var nextCheck = started
         while true {
             let now = MonotonicClock.now
-            let arrived = rings.receive { frame in traffic.accept(frame, now: MonotonicClock.now) }
+            let arrived = rings.receive { frame in
+                traffic.accept(frame, now: MonotonicClock.now)
+                lastFrame = now
+            }
             if arrived.wantsKick { try kick(receiveKick) }
             let sent = send(rings)
             if rings.flushSent() { try kick(transmitKick) }
             if let error = rings.error { throw error }
-            if arrived.count > 0 { lastFrame = now }
-            if traffic.phase == .finished, now > lastFrame + Self.quiet { return }
+            if traffic.phase == .finished, isAskedToEnd || now > lastFrame + Self.quiet { return }
             if traffic.phase == .greeting, now > started + Self.greetingLimit {
                 throw PeerError.silence(seconds: Self.greetingLimit / 1_000_000_000)
             }
             if now >= nextCheck {
                 nextCheck = now + 10_000_000
+                if let signals, shim_next_signal(signals.rawValue) > 0 {
+                    isAskedToEnd = true
+                    traffic.end(now: now)
+                }
                 guard frontend.checkConnection() else { throw PeerError.backendGone }
                 let broken = frontend.takeBrokenRings()
                 guard broken.isEmpty else { throw PeerError.brokenRings(broken) }
@@ -102,7 +119,8 @@ enum PeerError: Error, CustomStringConvertible {
 
     var description: String {
         switch self {
-        case .silence(let seconds): "nobody answered within \(seconds) s"
+        case .silence(let seconds):
+            "nobody answered within \(seconds) s: no echo, or no partner of the given address"
         case .backendGone: "the back-end closed the connection"
         case .brokenRings(let rings):
             "the back-end reports broken rings: \(rings.map(String.init).joined(separator: ", "))"

@@ -54,7 +54,8 @@ struct PeerTraffic {
     private(set) var phase = Phase.greeting
     private(set) var summary = Summary()
 
-    private let own: MACAddress
+    /// The address this end sends from and listens to.
+    let own: MACAddress
     private let partner: Partner
     private let lengths: [Int]
     private let runFor: UInt64
@@ -123,6 +124,17 @@ struct PeerTraffic {
             if phase == .greeting { begin(now) }
             confirm(frame)
             count(frame, now)
+        }
+    }
+
+    /// Sends nothing new from now on; an end that has heard nobody is finished.
+    mutating func end(now: UInt64) {
+        switch phase {
+        case .greeting: phase = .finished
+        case .running:
+            phase = .draining
+            drainAt = now
+        case .draining, .finished: break
         }
     }
 

@@ -93,6 +93,14 @@ struct TrafficFrame: Equatable {
         return length
     }
 
+    /// True for a frame of another protocol that is not addressed to this station: nothing that a
+    /// peer of ours sent, however damaged on its way, as long as addresses and type are whole.
+    static func isForeign(_ bytes: UnsafeRawBufferPointer, at station: MACAddress) -> Bool {
+        guard bytes.count >= 14 else { return false }
+        let type = unsafe bytes.loadUnaligned(fromByteOffset: 12, as: UInt16.self)
+        return unsafe type != Self.etherType && !bytes[0..<6].elementsEqual(station.bytes)
+    }
+
     /// Reads and checks a frame of exactly `bytes.count` bytes.
     init(reading bytes: UnsafeRawBufferPointer) throws(Damage) {
         guard bytes.count >= Self.minimumLength else { throw .short }

@@ -180,4 +180,47 @@ import Virtqueue
         }
         #expect(rings.shortHeaders == 1 && rings.bufferCounts == 1)
     }
+
+    /// What one frame becomes when a switch changes it, at station 1.
+    private func arrival(_ change: (inout [UInt8]) -> Void) throws -> ([TrafficFrame?], NetRings) {
+        let rings = try NetRings(features: .version1)
+        rings.station = MACAddress(local: 1)
+        let memory = try table(rings)
+        var device = Device(
+            receive: try SplitDeviceQueue(rings.configurations[0], memory: memory),
+            transmit: try SplitDeviceQueue(rings.configurations[1], memory: memory)
+        )
+        #expect(rings.send(frame(1)))
+        _ = rings.flushSent()
+        let moved = device.loop(memory, change: change)
+        #expect(moved == 1)
+        var frames: [TrafficFrame?] = []
+        let turn = rings.receive { frames.append($0) }
+        #expect(turn.count == 1)
+        return (frames, rings)
+    }
+
+    @Test func `a multicast of another protocol is passed over`() throws {
+        let (frames, rings) = try arrival { bytes in
+            bytes.replaceSubrange(12..<18, with: [0x33, 0x33, 0, 0, 0, 2])
+            bytes.replaceSubrange(24..<26, with: [0x86, 0xdd])
+        }
+        #expect(frames.isEmpty)
+        #expect(rings.foreign == 1)
+    }
+
+    @Test func `another protocol at our own address is damage`() throws {
+        let (frames, rings) = try arrival { $0.replaceSubrange(24..<26, with: [0x86, 0xdd]) }
+        #expect(frames.count == 1 && frames[0] == nil)
+        #expect(rings.foreign == 0)
+    }
+
+    @Test func `a frame of ours with a changed byte is damage wherever it goes`() throws {
+        let (frames, rings) = try arrival { bytes in
+            bytes[12] = 0xff
+            bytes[50] ^= 1
+        }
+        #expect(frames.count == 1 && frames[0] == nil)
+        #expect(rings.foreign == 0)
+    }
 }

@@ -126,6 +126,28 @@ import Testing
         #expect(a.summary.damaged == 1)
     }
 
+    @Test func `an end that is asked to stop sends nothing new and waits for the rest`() {
+        var (a, b) = pair(runFor: 50 * Self.millisecond)
+        b.accept(a.nextFrame(now: 1), now: 2)
+        a.accept(b.nextFrame(now: 3), now: 4)
+        while let frame = a.nextFrame(now: 5) { b.accept(frame, now: 6) }
+        a.end(now: 7)
+        #expect(a.nextFrame(now: 8) == nil)
+        #expect(a.phase == .draining && a.underWay == PeerTraffic.window)
+        for _ in 0..<3 { a.accept(b.nextFrame(now: 9), now: 10) }
+        _ = a.nextFrame(now: 11)
+        #expect(a.phase == .finished)
+        #expect(a.summary.sent == a.summary.confirmed)
+    }
+
+    @Test func `an end that heard nobody and is asked to stop is finished`() {
+        var (a, _) = pair(runFor: Self.millisecond)
+        _ = a.nextFrame(now: 1)
+        a.end(now: 2)
+        #expect(a.nextFrame(now: 3) == nil)
+        #expect(a.phase == .finished && a.summary.sent == 0)
+    }
+
     @Test func `an echo confirms by returning our own frames`() {
         var a = PeerTraffic(
             own: MACAddress(local: 1),
