@@ -87,8 +87,7 @@ let package = Package(
             name: "vhost-pci",
             dependencies: [
                 "AdminQueue", "VhostPCINet", "VhostUser", "PollEngine", "VirtioNet", "VFIO",
-                "Virtio",
-                "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec", "RingBench",
+                "DeviceCheck", "Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec", "RingBench",
                 argumentParser, logging, histogram,
             ],
             swiftSettings: strict
@@ -196,8 +195,8 @@ let package = Package(
         .testTarget(
             name: "CommandTests",
             dependencies: [
-                "vhost-pci", "PollEngine", "VhostPCINet", "VhostUser", "Virtqueue", "GuestMemory",
-                "HostSystem", "PCI", "Virtio", "HostSupport", "VirtioSpec", argumentParser,
+                "vhost-pci", "DeviceCheck", "PollEngine", "VhostPCINet", "VhostUser",
+                "Virtqueue", "GuestMemory", "HostSystem", "PCI", "Virtio", "HostSupport", "VirtioSpec", argumentParser,
                 histogram,
             ],
             swiftSettings: strict

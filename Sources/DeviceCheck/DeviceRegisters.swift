@@ -106,6 +106,20 @@ final class DeviceRegisters {
         try write(.queueSelect, UInt32(truncatingIfNeeded: queue))
     }
 
+    /// Brings the device to where queues are set up, between FEATURES_OK and DRIVER_OK (virtio 1.3
+    /// §3.1.1), and selects the first queue that has a size; `nil` when none has. Some devices have
+    /// queues only with a feature of theirs: all offered ones are taken where the least are too few.
+    func prepareQueue() throws -> Int? {
+        for features in [try leastFeatures(), try offeredFeatures()] {
+            guard try negotiate(features) else { continue }
+            for queue in try queues() {
+                try select(queue)
+                if try read(.queueSize) > 0 { return queue }
+            }
+        }
+        return nil
+    }
+
     /// The queues the checks look at: a device with a thousand is not read a thousand times.
     func queues() throws -> Range<Int> {
         0..<min(64, Int(try read(.queueCount)))

@@ -54,20 +54,24 @@ struct InterruptChecks {
         check(log, "DEV-I-02", "vector of a queue", needsTraffic: false) {
             let last = UInt32(try device.function.interruptVectorCount - 1)
             _ = try device.transport.interrupt(UInt16(truncatingIfNeeded: last))
-            try registers.select(0)
+            guard let queue = try registers.prepareQueue() else {
+                return .fail("no queue has a size")
+            }
             try registers.write(.queueVector, last)
             let bound = try registers.read(.queueVector)
             try registers.write(.queueVector, UInt32(CommonConfiguration.noVector))
             let free = try registers.read(.queueVector)
             return .expect(
                 bound == last && free == UInt32(CommonConfiguration.noVector),
-                "\(last) reads \(hex(bound)), NO_VECTOR reads \(hex(free))"
+                "queue \(queue): \(last) reads \(hex(bound)), NO_VECTOR reads \(hex(free))"
             )
         }
         check(log, "DEV-I-03", "vector beyond the table", needsTraffic: false) {
             let count = try device.function.interruptVectorCount
             guard count < 0x7ff else { return .notApplicable("\(count) vectors") }
-            try registers.select(0)
+            guard try registers.prepareQueue() != nil else {
+                return .fail("no queue has a size")
+            }
             try registers.write(.queueVector, UInt32(count))
             let seen = try registers.read(.queueVector)
             return .expect(

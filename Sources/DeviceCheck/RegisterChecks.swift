@@ -66,9 +66,9 @@ struct RegisterChecks {
             return .expect(size == 0, "queue \(count) has size \(size)")
         }
         log.check("DEV-R-07", "smaller queue size") {
-            // Queues are set up between FEATURES_OK and DRIVER_OK (virtio 1.3 §3.1.1).
-            _ = try registers.negotiate(try registers.leastFeatures())
-            guard let queue = try firstQueue() else { return .fail("no queue has a size") }
+            guard let queue = try registers.prepareQueue() else {
+                return .fail("no queue has a size")
+            }
             let largest = try registers.read(.queueSize)
             guard largest >= 2 else { return .notApplicable("size \(largest)") }
             try registers.write(.queueSize, largest / 2)
@@ -76,20 +76,19 @@ struct RegisterChecks {
             return .expect(seen == largest / 2, "queue \(queue): \(largest / 2) reads \(seen)")
         }
         log.check("DEV-R-08", "queue size after reset") {
-            _ = try registers.reset()
-            guard let queue = try firstQueue() else { return .fail("no queue has a size") }
+            guard try registers.prepareQueue() != nil else {
+                return .fail("no queue has a size")
+            }
             let before = try registers.read(.queueSize)
-            _ = try registers.negotiate(try registers.leastFeatures())
-            try registers.select(queue)
             try registers.write(.queueSize, max(1, before / 2))
-            _ = try registers.reset()
-            try registers.select(queue)
+            _ = try registers.prepareQueue()
             let after = try registers.read(.queueSize)
             return .expect(after == before, "\(before) before, \(after) after")
         }
         log.check("DEV-R-09", "queue addresses") {
-            _ = try registers.negotiate(try registers.leastFeatures())
-            guard let queue = try firstQueue() else { return .fail("no queue has a size") }
+            guard let queue = try registers.prepareQueue() else {
+                return .fail("no queue has a size")
+            }
             var faults: [String] = []
             for (low, high, name) in [
                 (CommonConfiguration.queueDescriptorLow, .queueDescriptorHigh, "descriptors"),
@@ -106,14 +105,6 @@ struct RegisterChecks {
             _ = try registers.reset()
             return .none(faults, otherwise: "queue \(queue) keeps all three")
         }
-    }
-
-    private func firstQueue() throws -> Int? {
-        for queue in try registers.queues() {
-            try registers.select(queue)
-            if try registers.read(.queueSize) > 0 { return queue }
-        }
-        return nil
     }
 
     private func eachQueue(

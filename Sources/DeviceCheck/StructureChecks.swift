@@ -33,15 +33,20 @@ struct StructureChecks {
             }
         }
         log.check("DEV-C-04", "device configuration capability") {
-            let device = try function.readConfiguration(ConfigurationHeader.device, .word)
             guard let found = structures.first(.device) else {
-                let hasNone = device == 0x1044 || device == 0x1005
-                return hasNone
-                    ? .notApplicable("an entropy device has no configuration")
+                let type = try type()
+                return DeviceConfigurationField.fields(of: type).isEmpty
+                    ? .notApplicable("no configuration of \(type) is known")
                     : .fail("there is none")
             }
             return .pass(found.place)
         }
+    }
+
+    private func type() throws -> DeviceType {
+        let device = try function.readConfiguration(ConfigurationHeader.device, .word)
+        if device >= 0x1040 { return DeviceType(device - 0x1040) }
+        return DeviceType(try function.readConfiguration(ConfigurationHeader.subsystem, .word))
     }
 
     private func shape(_ log: CheckLog) {

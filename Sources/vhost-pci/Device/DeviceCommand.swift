@@ -5,7 +5,7 @@ import HostSystem
 struct DeviceCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "device",
-        abstract: "List, show and bind the PCI functions of this machine.",
+        abstract: "List, show, check and bind the PCI functions of this machine.",
         discussion: """
             A TARGET is the address of a PCI function, 0000:03:00.0 or 03:00.0, or `emulated`, the \
             management device emulated in this process. Exit status: 0 done, 1 failed, 2 wrong \
@@ -13,7 +13,7 @@ struct DeviceCommand: ParsableCommand {
             """,
         subcommands: [
             DeviceListCommand.self, DeviceShowCommand.self, DeviceDumpCommand.self,
-            DeviceBindCommand.self, DeviceUnbindCommand.self, DeviceRestoreCommand.self,
+            DeviceCheckCommand.self, DeviceBindCommand.self, DeviceUnbindCommand.self, DeviceRestoreCommand.self,
             DeviceResetCommand.self,
         ]
     )
