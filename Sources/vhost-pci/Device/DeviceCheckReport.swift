@@ -37,7 +37,7 @@ struct DeviceCheckReport: Encodable {
 
     /// The last line.
     var summary: String {
-         "\(target): \(results.count) rules, \(passed) passed, \(failed) failed,"
+        "\(target): \(results.count) rules, \(passed) passed, \(failed) failed,"
             + " \(notApplicable) not applicable"
     }
 }

@@ -13,8 +13,8 @@ struct DeviceCommand: ParsableCommand {
             """,
         subcommands: [
             DeviceListCommand.self, DeviceShowCommand.self, DeviceDumpCommand.self,
-            DeviceCheckCommand.self, DeviceBindCommand.self, DeviceUnbindCommand.self, DeviceRestoreCommand.self,
-            DeviceResetCommand.self,
+            DeviceCheckCommand.self, DeviceBindCommand.self, DeviceUnbindCommand.self,
+            DeviceRestoreCommand.self, DeviceResetCommand.self,
         ]
     )
 }
