@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -128,6 +129,7 @@ int64_t shim_read_at_once(int fd, void *into, size_t length) {
 int shim_open_file(const char *path, int writable) {
     return result(open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY));
 }
+int shim_lock_file(int fd) { return result(flock(fd, LOCK_EX | LOCK_NB)); }
 int64_t shim_read_at(int fd, void *into, size_t length, uint64_t offset) {
     ssize_t count;
     do

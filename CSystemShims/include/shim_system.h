@@ -53,6 +53,8 @@ int64_t shim_read(int fd, void *into, size_t length);
 int64_t shim_read_at_once(int fd, void *into, size_t length);
 /// open(2) with O_CLOEXEC|O_NOCTTY, for reading or for reading and writing.
 int shim_open_file(const char *path, int writable);
+/// flock(2), exclusive and without waiting, whose name is a structure's too.
+int shim_lock_file(int fd);
 /// pread(2) / pwrite(2): the count, or -errno (EINTR is retried).
 int64_t shim_read_at(int fd, void *into, size_t length, uint64_t offset);
 int64_t shim_write_at(int fd, const void *from, size_t length, uint64_t offset);

@@ -8,6 +8,32 @@ extension FileDescriptor {
         )
     }
 
+    /// Locks the open file for this process alone, against others who do the same; `wouldBlock` when
+    /// one of them has it. The lock goes with the last descriptor.
+    public func lock() throws(SystemError) {
+        try checked(shim_lock_file(rawValue), "lock descriptor \(rawValue)")
+    }
+
+    /// Reads what is there now; empty when there is nothing. For a file of our own that is not shared:
+    /// it does not wait from now on. Every error number is thrown, as in `read(at:count:)`.
+    public func readNow(count: Int) throws(SystemError) -> [UInt8] {
+        try checked(shim_set_nonblocking(rawValue, 1), "keep descriptor \(rawValue) from waiting")
+        var status: Int64 = 0
+        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: max(1, count)) {
+            buffer,
+            initialized in
+            guard let start = buffer.baseAddress else { return }
+            status = unsafe shim_read(rawValue, start, max(1, count))
+            initialized = Int(max(0, status))
+        }
+        guard status < 0 else { return bytes }
+        let number = Errno(Int32(truncatingIfNeeded: -status))
+        guard number == .wouldBlock else {
+            throw SystemError("read descriptor \(rawValue)", number)
+        }
+        return []
+    }
+
     /// Reads at most `count` bytes at `offset` (pread); fewer at the end of the file.
     ///
     /// Every error number is thrown: the file may be a device of somebody else's making.

@@ -13,13 +13,17 @@ public import Virtqueue
 ///
 ///     let function = try VFIODevice.open(address)
 ///     let transport = try PCITransport(function: function)
-public final class VFIODevice: PCIFunction {
+public final class VFIODevice: HostFunction {
     /// Where the function is.
     public let address: PCIAddress
     /// `group` or `iommufd`: the interface of the kernel in use.
     public let interface: String
     /// The kernel can reset the function by itself (FLR, or its like).
     public let canReset: Bool
+    /// Nothing: an IOMMU confines the function.
+    public var warning: String? { nil }
+    /// What a loop looks after for us.
+    var watching: HostFunctionWatch?
 
     private let kernel: any VFIOKernel
     private let regions: [VFIORegion]
@@ -36,15 +40,15 @@ public final class VFIODevice: PCIFunction {
     ///
     /// Throws `refused` with what stands in the way and what to do about it: `pci/address`,
     /// `iommu/off`, `vfio/module`, `bind/driver`, `vfio/permission`, `vfio/busy`, `vfio/group`,
-    /// `vfio/token`. `sysroot` is where `/sys`, `/dev` and `/proc` are found; `token` the UUID that a
+    /// `vfio/token`. `tree` is where `/sys`, `/dev` and `/proc` are found; `token` the UUID that a
     /// virtual function's physical function asks for.
     public static func open(
         _ address: PCIAddress,
         kernel: any VFIOKernel = LinuxVFIOKernel(),
-        sysroot: String = "/",
+        in tree: HostTree = .live,
         token: String? = nil
     ) throws(PCIError) -> VFIODevice {
-        let host = VFIOHost(tree: HostTree(root: sysroot), address: address)
+        let host = VFIOHost(tree: tree, address: address)
         switch try host.entrance() {
         case .character(let node):
             let space = try IOMMUFD(node, host: host, kernel: kernel, token: token)
@@ -81,6 +85,7 @@ public final class VFIODevice: PCIFunction {
     }
 
     deinit {
+        watching?.end()
         for index in VFIOInterruptIndex.allCases { try? interrupts[index]?.disable() }
         stopBusMaster()
         doorbells = []

@@ -16,7 +16,7 @@ import Testing
     }
 
     func open() throws -> VFIODevice {
-        try VFIODevice.open(FixtureTree.address, kernel: kernel, sysroot: tree.root)
+        try VFIODevice.open(FixtureTree.address, kernel: kernel, in: HostTree(root: tree.root))
     }
 
     @Test func `arenas lie in the IOMMU's ranges and are given back`() throws {

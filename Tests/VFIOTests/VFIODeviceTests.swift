@@ -18,7 +18,7 @@ import Virtqueue
     }
 
     func open() throws -> VFIODevice {
-        try VFIODevice.open(FixtureTree.address, kernel: kernel, sysroot: tree.root)
+        try VFIODevice.open(FixtureTree.address, kernel: kernel, in: HostTree(root: tree.root))
     }
 
     @Test func `registers and configuration go through the device file`() throws {

@@ -20,7 +20,7 @@ import Testing
     }
 
     func open() throws -> VFIODevice {
-        try VFIODevice.open(FixtureTree.address, kernel: kernel, sysroot: tree.root)
+        try VFIODevice.open(FixtureTree.address, kernel: kernel, in: HostTree(root: tree.root))
     }
 
     private func set(_ start: Int, _ events: [EventFD?]) -> VFIOInterruptChange {
