@@ -249,6 +249,12 @@ public struct DevicePort: ~Copyable {
         return canSleep ? incoming.requestInterrupts() : true
     }
 
+    /// Notes what the device has not said to be done with: nobody will ask it any more.
+    mutating func settle() {
+        reclaim()
+        counters.unfinished = UInt64(underWay)
+    }
+
     /// Takes back the transmit buffers that the device is done with.
     @_noLocks @inline(never)
     private mutating func reclaim() {

@@ -108,5 +108,6 @@ extension EngineReport.Port {
         kicksSuppressed = peer.kicksSuppressed
         notifyFull = peer.notifyFull
         cutLengths = peer.cutLengths
+        unfinished = peer.unfinished
     }
 }

@@ -79,6 +79,9 @@ public struct EngineReport: Sendable {
         /// Receive buffers of which a device claimed to have filled more than there was; the length
         /// was cut (`ring/used-len`, HI-A43).
         public var cutLengths: UInt64 = 0
+        /// Packets of `transmitted` that a device had not said to be done with when its port was
+        /// taken away: they may be on the wire or not (HI-A48).
+        public var unfinished: UInt64 = 0
         /// The first broken ring of the present attachment.
         public var ringError: RingError?
         /// Attachments so far that ended, or rest, with a ring broken, by error id.

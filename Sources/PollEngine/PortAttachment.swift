@@ -172,6 +172,9 @@ final class PortAttachment {
 
     /// The counters to the last packet. Only when no worker uses the port any more.
     var finalRecord: PortRecord {
+        if let devices = unsafe state.pointee.devices {
+            for index in 0..<deviceCount { unsafe devices[index].settle() }
+        }
         unsafe state.pointee.publish()
         return ledger.record
     }

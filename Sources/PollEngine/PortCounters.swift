@@ -39,6 +39,9 @@ public struct PortCounters: BitwiseCopyable, Sendable, Equatable {
     /// Buffers of which the device claims to have filled more than there was: cut, not dropped
     /// (HI-A43).
     public var cutLengths: UInt64 = 0
+    /// Packets that the device had been given, and had not said to be done with, when its port was
+    /// taken away (HI-A48).
+    public var unfinished: UInt64 = 0
 
     /// All zero.
     public init() {}
