@@ -195,9 +195,9 @@ let package = Package(
         .testTarget(
             name: "CommandTests",
             dependencies: [
-                "vhost-pci", "DeviceCheck", "PollEngine", "VhostPCINet", "VhostUser",
-                "Virtqueue", "GuestMemory", "HostSystem", "PCI", "Virtio", "HostSupport", "VirtioSpec", argumentParser,
-                histogram,
+                "vhost-pci", "DeviceCheck", "PollEngine", "VhostPCINet", "VhostUser", "VirtioNet",
+                "Virtqueue", "GuestMemory", "HostSystem", "PCI", "Virtio", "HostSupport",
+                "NetSupport", "VirtioSpec", argumentParser, histogram,
             ],
             swiftSettings: strict
         ),

@@ -34,7 +34,9 @@ struct PortWatch {
         return lines
     }
 
+    /// Devices are not spoken of here: they are taken out, which is told there.
     private mutating func broken(_ port: EngineReport.Port) -> [String] {
+        guard port.kind != .device else { return [] }
         let known = ringErrors.updateValue(port.ringErrors, forKey: port.name) ?? [:]
         return port.ringErrors.sorted { $0.key < $1.key }
             .filter { $0.value > known[$0.key, default: 0] }

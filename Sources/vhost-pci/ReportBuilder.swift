@@ -36,8 +36,8 @@ struct ReportBuilder {
         let summary = summaries[port.name]
         return RunReport.Port(
             name: port.name,
-            kind: isPeer ? .peer : .tap,
-            path: isPeer ? paths[port.name] : port.name,
+            kind: kind(port.kind),
+            path: isPeer ? paths[port.name] : port.kind == .tap ? port.name : nil,
             connections: isPeer ? UInt64(port.connections) : nil,
             received: .init(packets: port.received.packets, bytes: port.received.bytes),
             transmitted: .init(packets: port.transmitted.packets, bytes: port.transmitted.bytes),
@@ -46,15 +46,25 @@ struct ReportBuilder {
             gbitPerSecond: seconds > 0 ? Double(bytes) * 8 / seconds / 1e9 : nil,
             latency: summary.flatMap(latency),
             copiesPerPacket: copies(port),
-            kicks: isPeer
+            kicks: port.kind != .tap
                 ? .init(
                     sent: port.kicksSent,
                     suppressed: port.kicksSuppressed,
                     full: port.notifyFull
                 ) : nil,
             drops: port.drops.isEmpty ? nil : port.drops,
-            ringErrors: port.ringErrors.isEmpty ? nil : port.ringErrors
+            ringErrors: port.ringErrors.isEmpty ? nil : port.ringErrors,
+            cutLengths: port.cutLengths > 0 ? port.cutLengths : nil,
+            unfinished: port.unfinished > 0 ? port.unfinished : nil
         )
+    }
+
+    private func kind(_ kind: PortKind) -> RunReport.Port.Kind {
+        switch kind {
+        case .peer: .peer
+        case .tap: .tap
+        case .device: .device
+        }
     }
 
     private func latency(_ summary: PeerTraffic.Summary) -> RunReport.Latency? {

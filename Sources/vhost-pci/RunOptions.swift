@@ -53,8 +53,16 @@ enum SocketPath {
 
 /// The options of `vhost-pci run`.
 struct RunOptions: ParsableArguments {
-    @Option(help: "What to drive: `emulated`, or a PCI address such as 0000:03:00.0.")
-    var device = "emulated"
+    @Option(
+        name: .customLong("device"),
+        help: """
+            A virtio-net device as a port, by PCI address such as 0000:03:00.0. May be given several \
+            times. `emulated`, the default, is the management device that serves peers.
+            """
+    )
+    var devices: [String] = []
+
+    @OptionGroup var opening: OpenOptions
 
     @Option(
         name: .customLong("peer"),
@@ -80,7 +88,7 @@ struct RunOptions: ParsableArguments {
 
     @Option(
         parsing: .unconditional,
-        help: "Seconds to run. Default: until interrupted; 5 when no peer is given."
+        help: "Seconds to run. Default: until interrupted; 5 when neither peer nor device is given."
     )
     var duration: Double?
 
@@ -111,6 +119,7 @@ struct RunOptions: ParsableArguments {
                 "socket/path: --peer takes a path of 1 to \(SocketPath.longest) bytes, not \"\(path)\""
             )
         }
+        let devices = try validateDevices()
         try validateUplinks()
         if chosenMode == .switch, let count = cores?.cores.count, count > 1 {
             throw ValidationError("not supported: --mode switch on \(count) cores; name one")
@@ -120,14 +129,20 @@ struct RunOptions: ParsableArguments {
                 "--uplink needs --mode switch; \(mode.rawValue) has no second port"
             )
         }
-        if peers.isEmpty, let mode, mode != .switch {
+        if peers.isEmpty, devices == 0, let mode, mode != .switch {
             throw ValidationError(
-                "--mode \(mode.rawValue) needs --peer PATH; without one the two own peers are switched"
+                "--mode \(mode.rawValue) needs --peer PATH or --device ADDRESS; without them the two"
+                    + " own peers are switched"
             )
         }
-        if peers.isEmpty, !uplinks.isEmpty {
+        if peers.isEmpty, devices == 0, !uplinks.isEmpty {
             throw ValidationError(
-                "--uplink needs --peer PATH: the own peers talk to each other only"
+                "--uplink needs --peer PATH or --device ADDRESS: the own peers talk to each other only"
+            )
+        }
+        if chosenMode == .switch, devices == 1, peers.isEmpty, uplinks.isEmpty {
+            throw ValidationError(
+                "--mode switch needs a second port: another --device, a --peer or an --uplink"
             )
         }
         for core in cores?.cores ?? [] where !Topology.mayUse(cpu: core) {
@@ -136,6 +151,26 @@ struct RunOptions: ParsableArguments {
                 "--cores: this process may not run on CPU \(core), only on \(usable)"
             )
         }
+    }
+
+    /// The PCI functions to drive.
+    var pciTargets: [DeviceTarget] {
+        get throws { try devices.map(DeviceTarget.parse).filter { $0 != .emulated } }
+    }
+
+    /// Refuses targets that are none; returns the number of PCI functions.
+    private func validateDevices() throws -> Int {
+        let targets = try devices.map(DeviceTarget.parse)
+        guard Set(targets).count == targets.count else {
+            throw ValidationError("two --device options name the same device")
+        }
+        let count = try pciTargets.count
+        if count > 0, peers.isEmpty, targets.contains(.emulated) {
+            throw ValidationError(
+                "--device emulated serves peers: beside another device it needs --peer PATH"
+            )
+        }
+        return count
     }
 
     private func validateUplinks() throws {

@@ -41,7 +41,7 @@ struct RunReport: Codable, Equatable {
 
     struct Port: Codable, Equatable {
         enum Kind: String, Codable {
-            case peer, tap, source, sink
+            case peer, tap, device, source, sink
         }
 
         var name: String
@@ -58,13 +58,17 @@ struct RunReport: Codable, Equatable {
         var kicks: Kicks?
         var drops: [String: UInt64]?
         var ringErrors: [String: UInt64]?
+        var cutLengths: UInt64?
+        var unfinished: UInt64?
 
         enum CodingKeys: String, CodingKey {
             case name, kind, path, connections, received, transmitted, lost, mpps, kicks, drops
+            case unfinished
             case gbitPerSecond = "gbit_per_second"
             case latency = "latency_nanoseconds"
             case copiesPerPacket = "copies_per_packet"
             case ringErrors = "ring_errors"
+            case cutLengths = "cut_lengths"
         }
     }
 

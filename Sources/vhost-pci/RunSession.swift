@@ -1,71 +1,71 @@
-import AdminQueue
 import CSystemShims
 import Glibc
 import HostSystem
 import PCI
 import PollEngine
-import VhostPCINet
-import Virtio
-import VirtioSpec
 
 /// One run from bring-up to the final report. Control plane on the calling thread, packets on the
 /// engine's workers.
 final class RunSession {
-    /// A peer: its port, its device and the driver of that device.
-    private struct Peer {
-        let name: String
-        let path: String
-        let id: UInt64
-        let port: PortID
-        let driver: VhostPCINetDriver
-        let host: PeerPortHost
-    }
-
     private let options: RunOptions
     private let reporter: StepReporter
     private let loop: EventLoop
-    private var peers: [Peer] = []
+    private let open: (DeviceTarget) throws -> any PCIFunction
     private var reasons: [String] = []
     private var latencies: [String: PeerTraffic.Summary] = [:]
     private var watch = PortWatch()
     private var nextLook: UInt64 = 0
     private var lastSnapshot: (at: UInt64, report: EngineReport)?
 
-    init(_ options: RunOptions, _ reporter: StepReporter) throws {
+    /// `open` opens a PCI function for driving it.
+    init(
+        _ options: RunOptions,
+        _ reporter: StepReporter,
+        open: @escaping (DeviceTarget) throws -> any PCIFunction
+    ) throws {
         self.options = options
         self.reporter = reporter
+        self.open = open
         loop = try EventLoop()
     }
 
-    /// Runs until the time is over, the own peers are done, or a signal asks to end.
+    /// Runs until the time is over, the own peers are done, no device is left, or a signal asks to
+    /// end.
     func run() throws -> RunReport {
         shim_ignore_broken_pipes()
         let signals = FileDescriptor(
             owning: try checked(shim_termination_signals(), "watch for signals")
         )
         try checked(shim_sigbus_install(), "contain SIGBUS")
-        let ownPeers = options.peers.isEmpty ? try OwnPeers() : nil
+        let targets = try options.pciTargets
+        let ownPeers = options.peers.isEmpty && targets.isEmpty ? try OwnPeers() : nil
         let paths = ownPeers?.paths ?? options.peers
-        let names = paths.indices.map { "peer\($0)" }
-        let management = try EmulatedManagement(names: names, loop: loop) {
-            [reporter] name, event in
-            var id: String?
-            if case .refused(let refusal) = event { id = refusal.id }
-            reporter.step("\(event)", from: "\(name) device", id: id)
-        }
-        let driver = try bringUp(management)
+        // What cannot be opened is refused before anything is begun.
+        let functions = try targets.map { ("\($0)", try open($0)) }
+        let peers =
+            paths.isEmpty
+            ? nil : try VirtualPeers(paths: paths, loop: loop, reporter: reporter)
         let engine = try startEngine()
-        defer { try? engine.stop() }
-        for (name, path) in zip(names, paths) {
-            try addPeer(name, path, driver, management, engine)
+        let devices = DevicePorts(
+            engine: engine,
+            loop: loop,
+            usesInterrupts: options.idle == .sleep
+        ) { [reporter] name, text, id in
+            reporter.step(text, from: name, id: id)
         }
+        defer {
+            // Workers first; where one is stuck, what it may touch stays.
+            if (try? engine.stop()) != nil { _ = devices.close() }
+        }
+        try peers?.start(engine)
+        for (name, function) in functions { try devices.add(name, function) }
         for uplink in options.uplinks {
             try engine.addTap(uplink.interface)
             reporter.step("uplink \(uplink.interface)")
         }
         try ownPeers?.start(seconds: options.duration ?? 5)
         let started = MonotonicClock.now
-        let wasInterrupted = try serve(until: signals, ownPeers, engine, management)
+        let wasInterrupted = try serve(until: signals, ownPeers, engine, peers, devices)
         let seconds = Double(MonotonicClock.now - started) / 1e9
         if let ownPeers {
             if wasInterrupted {
@@ -74,18 +74,7 @@ final class RunSession {
                 verify(ownPeers)
             }
         }
-        return try finish(driver, engine, seconds: seconds)
-    }
-
-    private func bringUp(_ management: EmulatedManagement) throws -> ManagementDriver {
-        let transport = try PCITransport(function: management.function)
-        let id = transport.deviceType.pciDeviceID.map { String($0, radix: 16) } ?? "?"
-        reporter.step("device \(options.device): \(transport.deviceType), PCI 1af4:\(id)")
-        let driver = try ManagementDriver(transport: transport, loop: loop)
-        driver.onReport = { [reporter] text in reporter.step("management device: \(text)") }
-        for text in driver.reports { reporter.step("management device: \(text)") }
-        reporter.step("dialect: virtual-device commands; capabilities \(driver.capabilities)")
-        return driver
+        return try finish(engine, peers, devices, seconds: seconds)
     }
 
     private func startEngine() throws -> Engine {
@@ -104,36 +93,13 @@ final class RunSession {
         return engine
     }
 
-    private func addPeer(
-        _ name: String,
-        _ path: String,
-        _ driver: ManagementDriver,
-        _ management: EmulatedManagement,
-        _ engine: Engine
-    ) throws {
-        let id = try driver.create(type: .vhostPCINet)
-        reporter.step("\(name): virtual device \(id), \(DeviceType.vhostPCINet)")
-        let port = try engine.addPort(name: name, kind: .peer)
-        let host = PeerPortHost(engine: engine, port: port, loop: loop) { [reporter] text, id in
-            reporter.step(text, from: "\(name) driver", id: id)
-        }
-        let net = VhostPCINetDriver(
-            transport: try driver.transport(for: id),
-            loop: loop,
-            host: host
-        )
-        try net.start()
-        try management.listen(name, at: path)
-        reporter.step("\(name): listening on \(path)")
-        peers.append(Peer(name: name, path: path, id: id, port: port, driver: net, host: host))
-    }
-
     /// True when a signal ended it.
     private func serve(
         until signals: FileDescriptor,
         _ ownPeers: OwnPeers?,
         _ engine: Engine,
-        _ management: EmulatedManagement
+        _ peers: VirtualPeers?,
+        _ devices: DevicePorts
     ) throws -> Bool {
         var isOver = false
         let signal = try loop.watch(signals) { [reporter] in
@@ -150,7 +116,8 @@ final class RunSession {
             try loop.turn(limitMilliseconds: min(100, deadline?.remainingMilliseconds ?? 100))
             if deadline?.hasPassed == true { break }
             if let ownPeers, ownPeers.haveEnded() { break }
-            signalBroken(engine, management)
+            look(engine, peers, devices)
+            if devices.areAllOut, peers == nil { break }
             if MonotonicClock.now >= nextLive {
                 showLive(engine)
                 nextLive = MonotonicClock.now + 1_000_000_000
@@ -176,15 +143,14 @@ final class RunSession {
         }
     }
 
-    /// Tells peers of pairs that are worked on no more; at most every 20 ms, however often the loop
-    /// turns. A device says it once a connection.
-    private func signalBroken(_ engine: Engine, _ management: EmulatedManagement) {
+    /// Looks after what others broke; at most every 20 ms, however often the loop turns.
+    private func look(_ engine: Engine, _ peers: VirtualPeers?, _ devices: DevicePorts) {
         let now = MonotonicClock.now
         guard now >= nextLook else { return }
         nextLook = now + 20_000_000
-        for port in engine.snapshot().ports {
-            for pair in port.brokenPairs { management.ringsBroke(port.name, pair: pair) }
-        }
+        let report = engine.snapshot()
+        peers?.signalBroken(report)
+        devices.look(report)
     }
 
     private func showLive(_ engine: Engine) {
@@ -210,32 +176,27 @@ final class RunSession {
         do {
             let summaries = try ownPeers.summaries()
             reasons += OwnPeers.findings(summaries)
-            for (peer, summary) in zip(peers, summaries) { latencies[peer.name] = summary }
+            for (index, summary) in summaries.enumerated() { latencies["peer\(index)"] = summary }
         } catch {
             reasons.append("\(error)")
         }
     }
 
     private func finish(
-        _ driver: ManagementDriver,
         _ engine: Engine,
+        _ peers: VirtualPeers?,
+        _ devices: DevicePorts,
         seconds: Double
     ) throws -> RunReport {
         tell(engine.snapshot())
-        for peer in peers { peer.driver.stop() }
+        devices.look(engine.snapshot())
+        peers?.stop()
         try engine.stop()
-        for peer in peers {
-            do {
-                try driver.destroy(peer.id)
-            } catch {
-                reasons.append("\(peer.name): \(error)")
-            }
-        }
-        driver.close()
+        reasons += devices.reasons + devices.close() + (peers?.destroy() ?? [])
         reporter.tellOmitted()
         return ReportBuilder(
             engine: engine.snapshot(),
-            paths: Dictionary(uniqueKeysWithValues: peers.map { ($0.name, $0.path) }),
+            paths: peers?.pathByName ?? [:],
             summaries: latencies,
             seconds: seconds
         ).report(reasons: reasons)

@@ -76,16 +76,44 @@ import Testing
         #expect(CoreList(argument: text)?.cores == cores)
     }
 
-    @Test(arguments: ["vfio-user:/tmp/x", "vhost-user:/tmp/x"])
-    func `a target of a kind that does not exist yet is refused by name`(target: String) {
-        let error = #expect(throws: RunError.self) { try RunCommand.checkDevice(target) }
-        #expect(error?.description.hasPrefix("not supported: --device \(target)") == true)
+    @Test func `devices are ports of any mode, alone or beside peers`() throws {
+        for mode in ["echo", "sink", "source"] {
+            let options = try parse("--device", "0000:03:00.0", "--mode", mode)
+            #expect(try options.pciTargets.map { "\($0)" } == ["0000:03:00.0"])
+            #expect(!options.opening.unsafeNoIOMMU)
+        }
+        let two = try parse(
+            "--device",
+            "0000:03:00.0",
+            "--device",
+            "04:00.0",
+            "--unsafe-no-iommu"
+        )
+        #expect(two.chosenMode == .switch)
+        #expect(two.opening.unsafeNoIOMMU)
+        #expect(try two.pciTargets.map { "\($0)" } == ["0000:03:00.0", "0000:04:00.0"])
+        let mixed = try parse(
+            "--device",
+            "emulated",
+            "--device",
+            "0000:03:00.0",
+            "--peer",
+            "/tmp/a"
+        )
+        #expect(try mixed.pciTargets.count == 1)
+        #expect(try parse("--device", "0000:03:00.0", "--uplink", "tap:x").uplinks.count == 1)
+        #expect(try parse("--device", "emulated").pciTargets.isEmpty)
     }
 
-    @Test(arguments: ["nonsense", "", "0000:00", "emulated2"])
-    func `a target that is none is refused with an example`(target: String) {
-        let error = #expect(throws: RunError.self) { try RunCommand.checkDevice(target) }
-        #expect(error?.description.hasPrefix("pci/address: ") == true)
-        #expect(error?.description.contains("0000:03:00.0") == true)
+    @Test(arguments: [
+        ["vfio-user:/tmp/x"], ["vhost-user:/tmp/x"], ["nonsense"], [""], ["0000:00"],
+        ["emulated2"], ["0000:03:00.0", "03:00.0"], ["emulated", "emulated"],
+        ["emulated", "0000:03:00.0"], ["0000:03:00.0"],
+    ])
+    func `targets that are none, twice the same, or alone in a switch are refused`(
+        targets: [String]
+    ) {
+        let arguments = targets.flatMap { ["--device", $0] }
+        #expect(throws: (any Error).self) { try VhostPCI.parseAsRoot(["run"] + arguments) }
     }
 }

@@ -22,6 +22,8 @@ public final class NetStation: VirtioDevice {
         public static let refusesFeatures = Misdeeds(rawValue: 4)
         /// Gives receive buffers back without a header in them.
         public static let shortHeaders = Misdeeds(rawValue: 8)
+        /// Gives receive buffers back that nobody gave it.
+        public static let returnsUnknown = Misdeeds(rawValue: 16)
     }
 
     /// A network device.
@@ -197,5 +199,21 @@ public final class NetStation: VirtioDevice {
             queue.complete(buffer, writing: Array(part))
         }
         spare = []
+        if misdeeds.contains(.returnsUnknown) { returnUnknown() }
+    }
+
+    /// Puts a used entry that names no descriptor into the first receive queue, behind its back.
+    private func returnUnknown() {
+        guard let context, let ring = context.queue(0),
+            let bytes = context.memory.read(ring.deviceArea + 2, 2)
+        else { return }
+        let index = UInt16(bytes[0]) | UInt16(bytes[1]) << 8
+        let next = ring.deviceArea + 4 + 8 * UInt64(index % ring.size)
+        _ = context.memory.write([0xff, 0xff, 0, 0, 64, 0, 0, 0], at: next)
+        let more = index &+ 1
+        _ = context.memory.write(
+            [UInt8(truncatingIfNeeded: more), UInt8(truncatingIfNeeded: more >> 8)],
+            at: ring.deviceArea + 2
+        )
     }
 }

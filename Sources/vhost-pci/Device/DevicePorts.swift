@@ -1,0 +1,163 @@
+import HostSystem
+import PCI
+import PollEngine
+import Virtio
+import VirtioNet
+import VirtioSpec
+
+/// The network devices of a run: each has a driver, and is a port of the engine.
+///
+/// A device that breaks a ring, asks for a reset or vanishes is taken out, by name, and the run goes
+/// on without it; its verdict is then `failed`.
+final class DevicePorts {
+    /// What is told of a device: its name, the text, an error id where it is one.
+    typealias Report = (_ name: String, _ text: String, _ id: String?) -> Void
+
+    private final class Device {
+        let name: String
+        let driver: NetDriver
+        let port: PortID
+        /// Why the device is to be taken out; its worker may not have let go yet.
+        var trouble: String?
+        var isOut = false
+
+        init(_ name: String, _ driver: NetDriver, _ port: PortID) {
+            self.name = name
+            self.driver = driver
+            self.port = port
+        }
+    }
+
+    /// Status registers are read this often: a device that vanished sends no interrupt.
+    private static let lookInterval: UInt64 = 200_000_000
+
+    private let engine: Engine
+    private let loop: EventLoop
+    private let usesInterrupts: Bool
+    private let report: Report
+    private var devices: [Device] = []
+    private var nextLook: UInt64 = 0
+
+    /// Why devices were taken out, one sentence each.
+    private(set) var reasons: [String] = []
+
+    /// Makes an empty set. With interrupts a worker may sleep until a frame arrives.
+    init(engine: Engine, loop: EventLoop, usesInterrupts: Bool, report: @escaping Report) {
+        self.engine = engine
+        self.loop = loop
+        self.usesInterrupts = usesInterrupts
+        self.report = report
+    }
+
+    /// Brings a device up and gives its queue pair to a worker.
+    func add(_ name: String, _ function: any PCIFunction) throws {
+        let transport = try PCITransport(function: function)
+        let driver = NetDriver(
+            transport: transport,
+            loop: loop,
+            options: NetOptions(usesInterrupts: usesInterrupts)
+        )
+        driver.onEvent = { [report] event in report(name, "\(event)", nil) }
+        try driver.start()
+        do {
+            let port = try engine.addDevice(name, pairs: driver.takePairs())
+            let device = Device(name, driver, port)
+            devices.append(device)
+            driver.onEvent = { [weak self, weak device] event in
+                if let device { self?.follow(event, device) }
+            }
+        } catch {
+            try? driver.stop()
+            throw error
+        }
+        for line in Self.description(of: driver) { report(name, line, nil) }
+    }
+
+    /// True when there were devices and all of them are out.
+    var areAllOut: Bool { !devices.isEmpty && devices.allSatisfy(\.isOut) }
+
+    /// Looks at the devices and their rings, and takes out what is broken.
+    func look(_ report: EngineReport) {
+        let now = MonotonicClock.now
+        if now >= nextLook {
+            nextLook = now + Self.lookInterval
+            for device in devices where device.trouble == nil { device.driver.check() }
+        }
+        for device in devices where device.trouble == nil {
+            let port = report.ports[device.port.index]
+            if let error = port.ringError {
+                remove(device, "\(error.id): the device broke queue pair \(error.pair)", error.id)
+            }
+        }
+        for device in devices where device.trouble != nil && !device.isOut { letGo(device) }
+    }
+
+    /// Resets the devices; no worker may use their queue pairs any more. Returns what went wrong.
+    func close() -> [String] {
+        var failures: [String] = []
+        for device in devices where !device.isOut {
+            device.isOut = true
+            do {
+                try device.driver.stop()
+            } catch {
+                failures.append("\(device.name): \(error)")
+            }
+        }
+        return failures
+    }
+
+    private func follow(_ event: NetEvent, _ device: Device) {
+        switch event {
+        case .link, .problem: report(device.name, "\(event)", nil)
+        case .needsReset: remove(device, "\(event)", "device/needs-reset")
+        case .gone: remove(device, "\(event)", "pci/device-gone")
+        }
+    }
+
+    private func remove(_ device: Device, _ why: String, _ id: String) {
+        guard device.trouble == nil else { return }
+        device.trouble = why
+        reasons.append("\(device.name): \(why)")
+        report(device.name, "\(why); it is out until this program is started again", id)
+        letGo(device)
+    }
+
+    /// Takes the port away, then resets the device. A worker that is late is asked again with the
+    /// next look: what it may touch stays until then.
+    private func letGo(_ device: Device) {
+        do {
+            try engine.detach(device.port)
+        } catch {
+            report(device.name, "\(error)", nil)
+            return
+        }
+        device.isOut = true
+        do {
+            try device.driver.stop()
+        } catch {
+            report(device.name, "\(error)", nil)
+        }
+        let unfinished = engine.snapshot().ports[device.port.index].unfinished
+        if unfinished > 0 {
+            report(device.name, "nobody knows what became of the last \(unfinished) frames", nil)
+        }
+    }
+
+    /// What was negotiated, for people.
+    static func description(of driver: NetDriver) -> [String] {
+        let identity = driver.identity
+        var parts: [String] = []
+        if let bytes = identity.macAddress, let address = MACAddress(bytes: bytes) {
+            parts.append("MAC \(address)")
+        }
+        if let mtu = identity.mtu { parts.append("MTU \(mtu)") }
+        parts.append("link \(driver.isLinkUp ? "up" : "down")")
+        parts.append(driver.pairCount == 1 ? "1 queue pair" : "\(driver.pairCount) queue pairs")
+        let features = String(identity.features.rawValue, radix: 16)
+        var lines = ["network device: " + parts.joined(separator: ", "), "features 0x\(features)"]
+        if let problem = driver.interruptProblem {
+            lines.append("polled without pause, it cannot interrupt: \(problem)")
+        }
+        return lines
+    }
+}
