@@ -87,7 +87,8 @@ let package = Package(
             name: "vhost-pci",
             dependencies: [
                 "AdminQueue", "VhostPCINet", "VhostUser", "PollEngine", "VirtioNet", "VFIO",
-                "DeviceCheck", "Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec", "RingBench",
+                "DeviceCheck", "Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem",
+                "VirtioSpec", "RingBench",
                 argumentParser, logging, histogram,
             ],
             swiftSettings: strict

@@ -101,6 +101,11 @@ struct TrafficFrame: Equatable {
         return unsafe type != Self.etherType && !bytes[0..<6].elementsEqual(station.bytes)
     }
 
+    /// The length that a frame says it has; for frames that `write` made.
+    static func length(of bytes: UnsafeRawBufferPointer) -> Int {
+        Int(unsafe bytes.loadUnaligned(fromByteOffset: 20, as: UInt16.self))
+    }
+
     /// Reads and checks a frame of exactly `bytes.count` bytes.
     init(reading bytes: UnsafeRawBufferPointer) throws(Damage) {
         guard bytes.count >= Self.minimumLength else { throw .short }

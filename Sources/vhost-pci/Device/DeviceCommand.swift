@@ -14,7 +14,7 @@ struct DeviceCommand: ParsableCommand {
         subcommands: [
             DeviceListCommand.self, DeviceShowCommand.self, DeviceDumpCommand.self,
             DeviceCheckCommand.self, DeviceBindCommand.self, DeviceUnbindCommand.self,
-            DeviceRestoreCommand.self, DeviceResetCommand.self,
+            DeviceRestoreCommand.self, DeviceResetCommand.self, DeviceTrafficCommand.self,
         ]
     )
 }
