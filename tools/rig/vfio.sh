@@ -41,7 +41,8 @@ vfio_boot() {
             -netdev "hubport,id=net$number,hubid=0"
             -device "virtio-net-pci,netdev=net$number,bus=port$number,disable-legacy=on,iommu_platform=on,romfile=,mac=52:54:00:00:01:0$number")
     done
-    guest_boot m "$words" "${machine[@]}" -smp 2 -m 1024 "$@"
+    # The interfaces shall say nothing by themselves.
+    guest_boot m "ipv6.disable=1 $words" "${machine[@]}" -smp 2 -m 1024 "$@"
     guest_await m 90
 }
 
@@ -135,21 +136,44 @@ compare_show() {
         fail "device show and lspci differ: $compared"
 }
 
-# check_both LEAST [OPTION…]: `device check` of both, none failed, at least LEAST passed; sets `checked`
-check_both() {
-    local least=$1 device counts passes fails
-    shift
-    checked=''
+# kernel_receives DEVICE up|down: the kernel's interface of that function takes frames or does not
+kernel_receives() {
+    must 10 "ip link set \$(ls /sys/bus/pci/devices/$1/virtio*/net) $2"
+}
+
+# check_device DEVICE LEAST [OPTION…]: `device check`: at least LEAST rules pass and none fails, except
+# for one that QEMU breaks: it keeps FEATURES_OK for a feature that it never offered. `checked` is how
+# many passed.
+check_device() {
+    local device=$1 least=$2 fails
+    shift 2
+    ask 120 device check "$device" "$@" || true
+    jq -e '.results | length > 0' >/dev/null 2>&1 <<<"$reply" ||
+        fail "device check $device: $complaint$(tail -c 400 <<<"$reply")"
+    fails=$(jq -r '.results[] | select(.verdict == "fail" and .id != "DEV-S-07") | "\(.id) \(.evidence)"' <<<"$reply")
+    [ -z "$fails" ] || fail "device check $device: $fails"
+    checked=$(jq '[.results[] | select(.verdict == "pass")] | length' <<<"$reply")
+    [ "$checked" -ge "$least" ] || fail "device check $device: only $checked rules hold"
+}
+
+# check_in_turn DRIVER LEAST [OPTION…]: binds either function and checks it, while the kernel takes the
+# frames at the other end of the wire; sets `checked` for both
+check_in_turn() {
+    local driver=$1 least=$2 device other counts=''
+    shift 2
     for device in "$device_a" "$device_b"; do
-        ask 120 device check "$device" "$@" || true
-        counts=$(jq -r '[.checks[].verdict] | "\(map(select(. == "pass")) | length) \(map(select(. == "fail")) | length)"' \
-            <<<"$reply" 2>/dev/null) || fail "device check $device: $complaint$(tail -c 400 <<<"$reply")"
-        read -r passes fails <<<"$counts"
-        [ "$fails" = 0 ] ||
-            fail "device check $device: $(jq -r '.checks[] | select(.verdict == "fail") | "\(.id) \(.evidence)"' <<<"$reply")"
-        [ "$passes" -ge "$least" ] || fail "device check $device: only $passes passed"
-        checked="$checked${checked:++}$passes"
+        other=$device_a
+        [ "$device" != "$device_a" ] || other=$device_b
+        asked 30 device bind "$device" --driver "$driver"
+        driver_is "$device" "$driver"
+        kernel_receives "$other" up
+        check_device "$device" "$least" "$@"
+        kernel_receives "$other" down
+        asked 30 device restore "$device"
+        driver_is "$device" virtio-pci
+        counts="$counts${counts:++}$checked"
     done
+    checked=$counts
 }
 
 # traffic_both FRAMES [OPTION…]: `device traffic`, every frame there, once, in order, undamaged; sets
