@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -46,6 +47,11 @@ int shim_open_standard_streams(void) {
             return errno ? -errno : -EBADF;
     }
     return 0;
+}
+
+int shim_terminal_columns(int descriptor) {
+    struct winsize size;
+    return ioctl(descriptor, TIOCGWINSZ, &size) < 0 ? -errno : size.ws_col;
 }
 
 void shim_ignore_broken_pipes(void) { signal(SIGPIPE, SIG_IGN); }

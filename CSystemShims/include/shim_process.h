@@ -10,6 +10,8 @@ int shim_next_signal(int signal_descriptor);
 /// Opens /dev/null where descriptor 0, 1 or 2 is closed: otherwise an eventfd or a socket gets that
 /// number, and what is meant for people is written into it. Returns 0 or -errno.
 int shim_open_standard_streams(void);
+/// Columns of the terminal behind a descriptor, 0 where nobody knows, or -errno.
+int shim_terminal_columns(int descriptor);
 /// Ignores SIGPIPE for the whole process.
 void shim_ignore_broken_pipes(void);
 /// Asks the kernel to send `signal` to this process when its parent ends (PR_SET_PDEATHSIG).

@@ -1,3 +1,4 @@
+import CSystemShims
 import Glibc
 import HostSystem
 
@@ -61,9 +62,23 @@ final class StepReporter {
     /// Replaces the live line; does nothing where standard error is no terminal.
     func live(_ text: String) {
         guard isLive else { return }
+        let text = Self.clip(text, columns: Self.columns(of: STDERR_FILENO))
         let pad = String(repeating: " ", count: max(0, liveLength - text.count))
         Self.write("\r" + text + pad, to: STDERR_FILENO)
         liveLength = text.count
+    }
+
+    /// What fits into a row of that many columns, all of it when nobody knows how many: a line that
+    /// goes on in the next row cannot be replaced.
+    static func clip(_ text: String, columns: Int?) -> String {
+        // The last column stays free: some terminals go to the next row when it is written.
+        guard let columns, columns > 1, text.count >= columns else { return text }
+        return text.prefix(columns - 2) + "…"
+    }
+
+    private static func columns(of terminal: Int32) -> Int? {
+        let columns = shim_terminal_columns(terminal)
+        return columns > 0 ? Int(columns) : nil
     }
 
     /// The result, on standard output; throws when it cannot be kept there, such as on a full disk.

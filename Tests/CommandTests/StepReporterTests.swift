@@ -13,6 +13,16 @@ import Testing
         }
     }
 
+    @Test(
+        arguments: [
+            (nil, "peer0 up"), (0, "peer0 up"), (1, "peer0 up"), (9, "peer0 up"), (8, "peer0 …"),
+            (3, "p…"), (2, "…"),
+        ] as [(Int?, String)]
+    )
+    func `a live line fits into a row`(columns: Int?, shown: String) {
+        #expect(StepReporter.clip("peer0 up", columns: columns) == shown)
+    }
+
     @Test func `a reader that went away is no error`() throws {
         var ends: [Int32] = [-1, -1]
         try #require(unsafe pipe(&ends) == 0)
