@@ -16,7 +16,7 @@ public protocol HostFunction: PCIFunction {
     /// `stopWatching` or the end of this object. What the kernel cannot say is never told.
     ///
     /// With `line`, INTx is told too; this takes the place of MSI-X. Throws `vector` for a function
-    /// without INTx.
+    /// without INTx. Have the function lower it first (virtio: read the ISR status).
     func watch(
         on loop: EventLoop,
         line: Bool,
@@ -65,26 +65,45 @@ public enum HostFunctionEvent: Hashable, Sendable {
     }
 }
 
-/// Descriptors of one function that a loop looks after.
-struct HostFunctionWatch {
+/// What a loop looks after for one function.
+final class HostFunctionWatch {
     private let loop: EventLoop
-    private var sources: [EventLoop.Source] = []
+    private var descriptors: [EventLoop.Source] = []
+    private var timer: EventLoop.Source?
 
     init(_ loop: EventLoop) { self.loop = loop }
 
-    mutating func add(
+    /// Calls `handler` whenever the descriptor is readable.
+    func add(
         _ descriptor: FileDescriptor,
         _ handler: @escaping () -> Void
     ) throws(PCIError) {
         let loop = loop
-        sources.append(
+        descriptors.append(
             try presenting { () throws(SystemError) in try loop.watch(descriptor, handler) }
         )
     }
 
-    mutating func end() {
-        for source in sources { loop.remove(source) }
-        sources = []
+    /// Calls `handler` again and again.
+    func repeating(everyMilliseconds period: UInt64, _ handler: @escaping () -> Void) {
+        timer = loop.after(milliseconds: period) { [weak self] in
+            guard let self, self.timer != nil else { return }
+            self.repeating(everyMilliseconds: period, handler)
+            handler()
+        }
+    }
+
+    /// Forgets the descriptors; what repeats goes on.
+    func endDescriptors() {
+        for source in descriptors { loop.remove(source) }
+        descriptors = []
+    }
+
+    /// Calls nobody any more.
+    func end() {
+        endDescriptors()
+        if let timer { loop.remove(timer) }
+        timer = nil
     }
 }
 

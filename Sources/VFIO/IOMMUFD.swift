@@ -38,7 +38,8 @@ final class IOMMUFD: VFIOAddressSpace {
             {
                 throw host.groupRefusal(group)
             }
-            throw host.deviceFailure(error, hasToken: false)
+            throw VFIOHost.tooOld(error, "devices bound to iommufd", since: "6.6")
+                ?? host.deviceFailure(error, hasToken: false)
         }
         do throws(SystemError) {
             identifier = try kernel.allocateAddressSpace(file)

@@ -22,6 +22,9 @@ public final class UIODevice: HostFunction {
     /// What a loop looks after for us.
     var watching: HostFunctionWatch?
 
+    /// How often a function that is watched is looked for.
+    static let presencePeriod: UInt64 = 500
+
     private let host: UIOHost
     private let regions: [UIORegion]
     private let configurationSize: UInt64
@@ -300,18 +303,22 @@ extension UIODevice {
         guard let node else { throw .deviceGone }
         let pin = try readConfiguration(ConfigurationHeader.interruptLine + 1, .byte)
         guard !line || (1...4).contains(pin) else { throw .vector(0) }
-        var watch = HostFunctionWatch(loop)
-        defer { watching = watch }
-        try watch.add(node) { [weak self] in
+        let watch = HostFunctionWatch(loop)
+        watching = watch
+        try watch.add(node) { [weak watch] in
             do {
                 // The count since boot; the driver has masked INTx in the command register.
                 if try !node.readNow(count: 4).isEmpty, line { tell(.line) }
             } catch {
-                // The node says so for ever; it also does for a function that has no interrupt.
-                guard let self else { return }
-                self.stopWatching()
-                if self.isGone { tell(.gone) }
+                // A function without an interrupt says so for ever, and so does one that is gone.
+                watch?.endDescriptors()
             }
+        }
+        // Kernels do not wake who waits at the node of a function that is taken away.
+        watch.repeating(everyMilliseconds: Self.presencePeriod) { [weak self] in
+            guard let self, self.isGone else { return }
+            self.stopWatching()
+            tell(.gone)
         }
         if line { try setLineMasked(false) }
     }

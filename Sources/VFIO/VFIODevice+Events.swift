@@ -14,8 +14,8 @@ extension VFIODevice {
             (.request, .requested), (.error, .failed),
         ]
         if line { kinds.append((.line, .line)) }
-        var watch = HostFunctionWatch(loop)
-        defer { watching = watch }
+        let watch = HostFunctionWatch(loop)
+        watching = watch
         for (index, event) in kinds where count(of: index) > 0 {
             let signal = try presenting { () throws(SystemError) in try EventFD() }
             try watch.add(signal.descriptor) {

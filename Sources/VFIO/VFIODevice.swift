@@ -248,15 +248,18 @@ extension VFIODevice {
                 value: value
             )
         }
-        let event = try presenting { () throws(SystemError) in
-            let event = try EventFD()
+        let event: EventFD
+        do throws(SystemError) {
+            event = try EventFD()
             try kernel.storeOnEvent(
                 try opened(),
                 at: region.offset + offset,
                 value: value,
                 event: event
             )
-            return event
+        } catch {
+            throw VFIOHost.tooOld(error, "eventfds that stand for registers", since: "4.17")
+                ?? .system(error)
         }
         doorbells.append(event)
         return Doorbell(eventDescriptor: event.descriptor.rawValue)

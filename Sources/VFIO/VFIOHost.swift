@@ -171,6 +171,18 @@ struct VFIOHost {
         )
     }
 
+    /// The kernel does not know a request (HI-J33); `nil` for any other failure.
+    static func tooOld(_ error: SystemError, _ what: String, since version: String) -> PCIError? {
+        guard error.errno == .notATerminal else { return nil }
+        return .refused(
+            HostRefusal(
+                "host/kernel",
+                "this kernel does not have \(what)",
+                remedy: "use Linux \(version) or newer"
+            )
+        )
+    }
+
     private static let harmless = ["pcieport", "pci-stub"]
 
     private func holder(_ path: String) -> String {

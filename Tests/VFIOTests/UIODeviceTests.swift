@@ -160,6 +160,18 @@ import Virtqueue
         #expect(failure { _ = try PCITransport(function: device) }.hasPrefix("pci/device-gone"))
     }
 
+    @Test func `HI-A53: who watches is told once that the function is gone`() throws {
+        let device = try fixture.open()
+        let loop = try EventLoop()
+        var told: [HostFunctionEvent] = []
+        try device.watch(on: loop, line: false) { told.append($0) }
+        try loop.turn(limitMilliseconds: 600)
+        #expect(told.isEmpty)
+        try fixture.poke("\(Self.folder)/config", 0, [UInt8](repeating: 0xff, count: 256))
+        for _ in 0..<3 { try loop.turn(limitMilliseconds: 600) }
+        #expect(told == [.gone])
+    }
+
     @Test func `memory is the function's own or not reachable at all`() throws {
         let device = try fixture.open()
         let arena = try device.makeArena(size: 4096)

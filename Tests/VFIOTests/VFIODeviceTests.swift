@@ -140,6 +140,19 @@ import Virtqueue
         #expect(failure { _ = try device.doorbell(4, 0, value: 0) }.contains("storeOnEvent"))
     }
 
+    @Test func `HI-J33: requests that a kernel does not know are told with the version`() throws {
+        kernel.regions[4] = Answer.region(size: 0x4000, offset: 0x40000, flags: 3)
+        kernel.errors = ["storeOnEvent": .notATerminal]
+        let text = failure { _ = try open().doorbell(4, 0, value: 0) }
+        #expect(text.hasPrefix("host/kernel: this kernel does not have eventfds"))
+        #expect(text.hasSuffix("use Linux 4.17 or newer"))
+        tree.file("dev/iommu")
+        tree.file("dev/vfio/devices/vfio0")
+        tree.folder("\(FixtureTree.folder)/vfio-dev/vfio0")
+        kernel.errors = ["bind": .notATerminal]
+        #expect(failure { _ = try open() }.contains("use Linux 6.6"))
+    }
+
     @Test func `HI-H27: the page of the MSI-X table is not mapped where the kernel keeps it`()
         throws
     {
