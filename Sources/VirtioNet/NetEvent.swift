@@ -50,11 +50,12 @@ public struct NetOptions: Sendable {
 /// The features that this driver takes.
 enum NetFeatures {
     /// Those of a device's offer that are wanted and whose own conditions hold (virtio 1.3
-    /// §5.1.3.1); all offloads are left.
+    /// §5.1.3.1); all offloads are left. What ORDER_PLATFORM asks for is so anyway: on this
+    /// architecture a store to a register is not seen before earlier stores to memory.
     static func wanted(_ offered: FeatureBits, pairs: Int) -> FeatureBits {
         var wanted: FeatureBits = [
             .netMAC, .netStatus, .netMTU, .netMergeableBuffers, .netControlQueue, .eventIndex,
-            .accessPlatform,
+            .accessPlatform, .orderPlatform,
         ]
         if offered.contains(.netControlQueue) {
             wanted.insert(.netControlReceive)

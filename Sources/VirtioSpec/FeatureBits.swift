@@ -26,6 +26,9 @@ public struct FeatureBits: OptionSet, Hashable, Sendable {
     public static let ringPacked = FeatureBits(bit: 34)
     /// Buffers are used in the order they were made available.
     public static let inOrder = FeatureBits(bit: 35)
+    /// Memory and registers are ordered as hardware orders them, not as processors do among
+    /// themselves (VIRTIO_F_ORDER_PLATFORM).
+    public static let orderPlatform = FeatureBits(bit: 36)
     /// A queue can be reset by itself.
     public static let ringReset = FeatureBits(bit: 40)
     /// Group administration commands; not a meaning of bit 41 for our own types' dialects.

@@ -31,7 +31,7 @@ public final class NetStation: VirtioDevice {
     /// Everything that its driver takes, and offloads that the driver has to leave alone.
     public var offeredFeatures: FeatureBits = [
         .netMAC, .netStatus, .netMTU, .netMergeableBuffers, .netControlQueue, .netControlReceive,
-        .netMultiqueue, .indirectDescriptors, .eventIndex, .accessPlatform,
+        .netMultiqueue, .indirectDescriptors, .eventIndex, .accessPlatform, .orderPlatform,
         // Checksums and segmentation, both ways.
         FeatureBits(bit: 0), FeatureBits(bit: 1), FeatureBits(bit: 7), FeatureBits(bit: 11),
     ]

@@ -110,6 +110,14 @@ final class DeviceRig {
         return bytes
     }
 
+    /// The next frame that was transmitted, with the head of its buffer, which is kept.
+    func keepTransmitted() -> (head: UInt16, bytes: [UInt8])? {
+        guard transmit.availableIndex != transmitted else { return nil }
+        let head = transmit.slot(transmitted)
+        guard let bytes = takeTransmitted(givingBack: false) else { return nil }
+        return (head, bytes)
+    }
+
     /// Twelve bytes of network header.
     static func header(
         buffers: Int = 1,

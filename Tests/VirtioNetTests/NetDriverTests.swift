@@ -22,6 +22,7 @@ import Virtqueue
             #expect(!identity.features.contains(FeatureBits(bit: bit)))
         }
         #expect(!identity.features.contains(.netMultiqueue))
+        #expect(identity.features.contains([.accessPlatform, .orderPlatform, .eventIndex]))
         #expect(rig.station.commands == [.promiscuous(true)])
         try rig.driver.stop()
         #expect(!rig.station.isActive)
