@@ -197,7 +197,7 @@ let package = Package(
             name: "CommandTests",
             dependencies: [
                 "vhost-pci", "DeviceCheck", "PollEngine", "VhostPCINet", "VhostUser", "VirtioNet",
-                "Virtqueue", "GuestMemory", "HostSystem", "PCI", "Virtio", "HostSupport",
+                "VFIO", "Virtqueue", "GuestMemory", "HostSystem", "PCI", "Virtio", "HostSupport",
                 "NetSupport", "VirtioSpec", argumentParser, histogram,
             ],
             swiftSettings: strict

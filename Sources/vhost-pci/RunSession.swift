@@ -3,6 +3,7 @@ import Glibc
 import HostSystem
 import PCI
 import PollEngine
+import VFIO
 
 /// One run from bring-up to the final report. Control plane on the calling thread, packets on the
 /// engine's workers.
@@ -41,7 +42,7 @@ final class RunSession {
         let ownPeers = options.peers.isEmpty && targets.isEmpty ? try OwnPeers() : nil
         let paths = ownPeers?.paths ?? options.peers
         // What cannot be opened is refused before anything is begun.
-        let functions = try targets.map { ("\($0)", try open($0)) }
+        var functions = try targets.map { ("\($0)", try open($0)) }
         let peers =
             paths.isEmpty
             ? nil : try VirtualPeers(paths: paths, loop: loop, reporter: reporter)
@@ -58,7 +59,14 @@ final class RunSession {
             if (try? engine.stop()) != nil { _ = devices.close() }
         }
         try peers?.start(engine)
-        for (name, function) in functions { try devices.add(name, function) }
+        for (name, function) in functions {
+            if let warning = (function as? any HostFunction)?.warning {
+                reporter.problem("\(name): \(warning)")
+            }
+            try devices.add(name, function)
+        }
+        // One that the kernel wants back is closed as soon as its driver lets go.
+        functions = []
         for uplink in options.uplinks {
             try engine.addTap(uplink.interface)
             reporter.step("uplink \(uplink.interface)")

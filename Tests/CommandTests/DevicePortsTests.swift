@@ -3,6 +3,7 @@ import NetSupport
 import PCI
 import PollEngine
 import Testing
+import VFIO
 import Virtio
 
 @testable import vhost_pci
@@ -150,8 +151,7 @@ import Virtio
         try rig.end()
     }
 
-    @Test func `HI-A40: a device that breaks a ring is taken out by the ring's id`() throws
-    {
+    @Test func `HI-A40: a device that breaks a ring is taken out by the ring's id`() throws {
         let rig = try Rig(.echo, stations: 2)
         rig.stations[0].misdeeds = .returnsUnknown
         rig.stations[0].deliver(frame(to: 1, from: 2, 0))
@@ -172,6 +172,39 @@ import Virtio
         #expect(throws: VirtioError.self) { try rig.ports.add("0000:09:00.0", function) }
         #expect(rig.engine.snapshot().ports.count == 1)
         #expect(!mute.isActive)
+        try rig.end()
+    }
+
+    @Test(arguments: [
+        (HostFunctionEvent.requested, "vfio/device-requested"),
+        (.failed, "vfio/device-error"), (.gone, "pci/device-gone"),
+    ])
+    func `a device that the kernel wants back is taken out and closed`(
+        event: HostFunctionEvent,
+        id: String
+    ) throws {
+        let rig = try Rig(.echo)
+        let station = NetStation(address: [2, 0, 0, 0, 1, 9])
+        var frames = 0
+        station.onFrame = { _ in frames += 1 }
+        var function: HandedFunction? = HandedFunction(
+            InProcessFunction(endpoint: try VirtioPCIFunction(device: station))
+        )
+        weak let kept = function
+        try rig.ports.add("0000:09:00.0", try #require(function))
+        function = nil
+        station.deliver(frame(to: 1, from: 2, 0))
+        #expect(try rig.turn { frames == 1 })
+        kept?.tell?(.line)
+        #expect(station.isActive)
+        kept?.tell?(event)
+        #expect(!station.isActive)
+        #expect(kept == nil)
+        #expect(rig.ports.reasons.count == 1)
+        #expect(rig.ports.reasons.first?.hasPrefix("0000:09:00.0: \(id)") == true)
+        // The other one goes on.
+        rig.stations[0].deliver(frame(to: 1, from: 2, 0))
+        #expect(try rig.turn { rig.frames[0].count == 1 })
         try rig.end()
     }
 

@@ -1,31 +1,39 @@
 import HostSystem
 import PCI
 import PollEngine
+import VFIO
 import Virtio
 import VirtioNet
 import VirtioSpec
 
 /// The network devices of a run: each has a driver, and is a port of the engine.
 ///
-/// A device that breaks a ring, asks for a reset or vanishes is taken out, by name, and the run goes
-/// on without it; its verdict is then `failed`.
+/// A device that breaks a ring, asks for a reset, vanishes or is wanted back by the kernel is taken
+/// out, by name, and the run goes on without it; its verdict is then `failed`.
 final class DevicePorts {
     /// What is told of a device: its name, the text, an error id where it is one.
     typealias Report = (_ name: String, _ text: String, _ id: String?) -> Void
 
     private final class Device {
         let name: String
-        let driver: NetDriver
         let port: PortID
+        /// The driver, which keeps the function open; `nil` once the device is out.
+        var driver: NetDriver?
+        /// The kernel's word on the function.
+        let host: WeakHost
         /// Why the device is to be taken out; its worker may not have let go yet.
         var trouble: String?
-        var isOut = false
 
-        init(_ name: String, _ driver: NetDriver, _ port: PortID) {
+        init(_ name: String, _ driver: NetDriver, _ port: PortID, _ host: (any HostFunction)?) {
             self.name = name
             self.driver = driver
             self.port = port
+            self.host = WeakHost(function: host)
         }
+    }
+
+    private struct WeakHost {
+        weak var function: (any HostFunction)?
     }
 
     /// Status registers are read this often: a device that vanished sends no interrupt.
@@ -61,8 +69,10 @@ final class DevicePorts {
         try driver.start()
         do {
             let port = try engine.addDevice(name, pairs: driver.takePairs())
-            let device = Device(name, driver, port)
+            let host = function as? any HostFunction
+            let device = Device(name, driver, port, host)
             devices.append(device)
+            if let host { watch(host, device) }
             driver.onEvent = { [weak self, weak device] event in
                 if let device { self?.follow(event, device) }
             }
@@ -74,14 +84,14 @@ final class DevicePorts {
     }
 
     /// True when there were devices and all of them are out.
-    var areAllOut: Bool { !devices.isEmpty && devices.allSatisfy(\.isOut) }
+    var areAllOut: Bool { !devices.isEmpty && devices.allSatisfy { $0.driver == nil } }
 
     /// Looks at the devices and their rings, and takes out what is broken.
     func look(_ report: EngineReport) {
         let now = MonotonicClock.now
         if now >= nextLook {
             nextLook = now + Self.lookInterval
-            for device in devices where device.trouble == nil { device.driver.check() }
+            for device in devices where device.trouble == nil { device.driver?.check() }
         }
         for device in devices where device.trouble == nil {
             let port = report.ports[device.port.index]
@@ -89,21 +99,42 @@ final class DevicePorts {
                 remove(device, "\(error.id): the device broke queue pair \(error.pair)", error.id)
             }
         }
-        for device in devices where device.trouble != nil && !device.isOut { letGo(device) }
+        for device in devices where device.trouble != nil && device.driver != nil { letGo(device) }
     }
 
     /// Resets the devices; no worker may use their queue pairs any more. Returns what went wrong.
     func close() -> [String] {
         var failures: [String] = []
-        for device in devices where !device.isOut {
-            device.isOut = true
-            do {
-                try device.driver.stop()
-            } catch {
-                failures.append("\(device.name): \(error)")
-            }
+        for device in devices {
+            if let error = end(device) { failures.append("\(device.name): \(error)") }
         }
         return failures
+    }
+
+    /// Resets the device and closes its function; what went wrong, if anything.
+    private func end(_ device: Device) -> (any Error)? {
+        device.host.function?.stopWatching()
+        guard let driver = device.driver else { return nil }
+        device.driver = nil
+        do {
+            try driver.stop()
+        } catch {
+            return error
+        }
+        return nil
+    }
+
+    /// Follows what the kernel says of a function. Without its word the device works as well.
+    private func watch(_ host: any HostFunction, _ device: Device) {
+        let address = host.address
+        do {
+            try host.watch(on: loop, line: false) { [weak self, weak device] event in
+                guard let device, let refusal = event.refusal(of: address) else { return }
+                self?.remove(device, "\(refusal)", refusal.id)
+            }
+        } catch {
+            report(device.name, "the kernel's wishes are not heard: \(error)", nil)
+        }
     }
 
     private func follow(_ event: NetEvent, _ device: Device) {
@@ -131,12 +162,7 @@ final class DevicePorts {
             report(device.name, "\(error)", nil)
             return
         }
-        device.isOut = true
-        do {
-            try device.driver.stop()
-        } catch {
-            report(device.name, "\(error)", nil)
-        }
+        if let error = end(device) { report(device.name, "\(error)", nil) }
         let unfinished = engine.snapshot().ports[device.port.index].unfinished
         if unfinished > 0 {
             report(device.name, "nobody knows what became of the last \(unfinished) frames", nil)

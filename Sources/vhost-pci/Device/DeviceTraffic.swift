@@ -2,6 +2,7 @@ import GuestMemory
 import HostSystem
 import PCI
 import PollEngine
+import VFIO
 import Virtio
 import VirtioNet
 import VirtioSpec
@@ -121,6 +122,13 @@ final class DeviceTraffic {
                 switch event {
                 case .needsReset, .gone: end?.trouble = "\(entry.name): \(event)"
                 case .link, .problem: break
+                }
+            }
+            if let host = entry.function as? any HostFunction {
+                if let warning = host.warning { report("\(entry.name): \(warning)") }
+                try host.watch(on: loop, line: false) { [weak end] event in
+                    let refusal = event.refusal(of: host.address)
+                    if let refusal { end?.trouble = "\(entry.name): \(refusal)" }
                 }
             }
         } catch {
