@@ -13,11 +13,15 @@ final class CheckedDevice {
     /// header of 12 zero bytes.
     static let frameLength = 12 + 60
 
+    /// Length of the number behind the ethertype by which a frame is known again.
+    static let stampLength = 4
+
     let function: any PCIFunction
     let registers: DeviceRegisters
     let transport: PCITransport
     let arena: DMAArena
     let frame: DMABuffer
+    private var stamp = UInt32.random(in: 0...UInt32.max)
     private(set) var receive: ProbeRing?
     private(set) var transmit: ProbeRing?
 
@@ -41,9 +45,13 @@ final class CheckedDevice {
     /// Frames can be sent.
     var isNet: Bool { transport.deviceType == .net }
 
+    /// The device took no frame at all (DEV-Q-03): what rests on that is not worth a line of its own.
+    var takesNothing = false
+
     /// Says why a check that needs traffic is left out; `nil` when it need not be.
     var withoutTraffic: String? {
-        isNet ? nil : "frames need a virtio-net device, this is \(transport.deviceType)"
+        if !isNet { return "frames need a virtio-net device, this is \(transport.deviceType)" }
+        return takesNothing ? "no frame is taken, see DEV-Q-03" : nil
     }
 
     /// Resets the device and brings it up to DRIVER_OK with queues 0 and 1.
@@ -72,6 +80,14 @@ final class CheckedDevice {
         transmit?.release()
         receive = nil
         transmit = nil
+    }
+
+    /// Gives the frame a number that it did not have before.
+    func stampFrame() {
+        stamp &+= 1
+        var writer = WireWriter()
+        writer.integer(stamp)
+        frame.write(writer.bytes, at: 26)
     }
 
     /// Sends one frame and waits for it; what came back.

@@ -72,7 +72,7 @@ struct LoopChecks {
     }
 
     /// Sends the frame with receive buffers posted; `nil` when it does not come back. Frames of
-    /// others on the wire are passed over.
+    /// others on the wire, and earlier ones that were long on their way, are passed over.
     private func exchange(interrupts: Bool) throws -> Returned? {
         let event = interrupts ? try device.transport.interrupt(1) : nil
         let rings = try device.start(receiveVector: interrupts ? 1 : nil)
@@ -88,13 +88,14 @@ struct LoopChecks {
                 flags: Self.write
             )
         }
+        event?.drain()
         rings.receive.offer(Array(0..<Self.buffers))
         try rings.receive.kick()
-        event?.drain()
+        device.stampFrame()
         guard try device.send(rings.transmit) != nil else { throw CheckProblem.notTaken }
         var found: (length: UInt32, bytes: [UInt8])?
         var failure: CheckProblem?
-        _ = waits(milliseconds: Self.patience) {
+        _ = try waits(milliseconds: Self.patience) {
             while found == nil, failure == nil, let used = rings.receive.take() {
                 guard used.id < UInt32(Self.buffers), used.length <= UInt32(Self.bufferLength)
                 else {
@@ -105,7 +106,12 @@ struct LoopChecks {
                     at: Self.bufferLength * Int(used.id),
                     count: Self.bufferLength
                 )
-                if isOwn(bytes) { found = (used.length, Array(bytes.prefix(device.frame.length))) }
+                if isOwn(bytes) {
+                    found = (used.length, Array(bytes.prefix(device.frame.length)))
+                } else {
+                    rings.receive.offer([UInt16(used.id)])
+                    try rings.receive.kick()
+                }
             }
             return found != nil || failure != nil
         }
@@ -122,9 +128,9 @@ struct LoopChecks {
         return found.map { Returned(length: $0.length, bytes: $0.bytes, interrupts: count) }
     }
 
-    /// Addresses and ethertype are those of the frame that was sent.
+    /// Addresses, ethertype and stamp are those of the frame that was sent.
     private func isOwn(_ bytes: [UInt8]) -> Bool {
-        let length = 14
+        let length = 14 + CheckedDevice.stampLength
         let sent = device.frame.read(at: Self.headerLength, count: length)
         return Array(bytes[Self.headerLength..<Self.headerLength + length]) == sent
     }

@@ -16,8 +16,7 @@ struct NetConfigurationChecks {
 
     func run(_ log: CheckLog) {
         field(log, "DEV-N-01", "MAC address", .netMAC, at: 0, 6) { bytes in
-            let text = bytes.map { String($0, radix: 16) }.joined(separator: ":")
-            return .expect(bytes[0] & 1 == 0 && bytes.contains { $0 != 0 }, text)
+            .expect(bytes[0] & 1 == 0 && bytes.contains { $0 != 0 }, Self.address(bytes))
         }
         field(log, "DEV-N-02", "link status", .netStatus, at: 6, 2) { bytes in
             let value = Self.word(bytes)
@@ -49,7 +48,9 @@ struct NetConfigurationChecks {
             let first = try device.transport.readConfiguration(0, 6)
             for turn in 2...20 {
                 let next = try device.transport.readConfiguration(0, 6)
-                if next != first { return .fail("\(first), the \(turn)th time \(next)") }
+                if next != first {
+                    return .fail("\(Self.address(first)), then \(Self.address(next)) (\(turn))")
+                }
             }
             return .pass("20 times the same")
         }
@@ -71,6 +72,10 @@ struct NetConfigurationChecks {
             }
             return judge(try device.transport.readConfiguration(offset, length))
         }
+    }
+
+    private static func address(_ bytes: [UInt8]) -> String {
+        bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined(separator: ":")
     }
 
     private static func word(_ bytes: [UInt8]) -> UInt16 {

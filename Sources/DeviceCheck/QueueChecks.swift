@@ -48,7 +48,13 @@ struct QueueChecks {
         }
         check(log, "DEV-Q-03", "a frame is taken") {
             let ring = try device.start().transmit
-            guard try device.send(ring) != nil else { return .fail("not within a second") }
+            guard try device.send(ring) != nil else {
+                device.takesNothing = true
+                return .fail(
+                    "not within a second: the device does not work, or nothing at the other end of"
+                        + " its wire takes frames; drive that end too"
+                )
+            }
             return .pass("one used element")
         }
         check(log, "DEV-Q-04", "used id") {
