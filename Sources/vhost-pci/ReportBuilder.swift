@@ -5,6 +5,8 @@ struct ReportBuilder {
     let engine: EngineReport
     /// Socket of each peer, by port name.
     let paths: [String: String]
+    /// How often a front-end of a peer has connected, by port name.
+    let connections: [String: UInt64]
     /// What the peer process of a port counted, by port name.
     let summaries: [String: PeerTraffic.Summary]
     let seconds: Double
@@ -38,7 +40,7 @@ struct ReportBuilder {
             name: port.name,
             kind: kind(port.kind),
             path: isPeer ? paths[port.name] : port.kind == .tap ? port.name : nil,
-            connections: isPeer ? UInt64(port.connections) : nil,
+            connections: isPeer ? connections[port.name] ?? 0 : nil,
             received: .init(packets: port.received.packets, bytes: port.received.bytes),
             transmitted: .init(packets: port.transmitted.packets, bytes: port.transmitted.bytes),
             lost: summary?.missing ?? port.drops["peer/no-buffer"] ?? 0,

@@ -205,6 +205,7 @@ final class RunSession {
         return ReportBuilder(
             engine: engine.snapshot(),
             paths: peers?.pathByName ?? [:],
+            connections: peers?.connectionsByName ?? [:],
             summaries: latencies,
             seconds: seconds
         ).report(reasons: reasons)

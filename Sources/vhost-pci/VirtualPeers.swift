@@ -18,6 +18,13 @@ final class VirtualPeers {
         let host: PeerPortHost
     }
 
+    /// How often a front-end has connected, by port name. A front-end is attached anew whenever its
+    /// memory or its rings change: the engine's count is another one.
+    private final class Callers {
+        var counts: [String: UInt64] = [:]
+    }
+
+    private let callers = Callers()
     private let reporter: StepReporter
     private let loop: EventLoop
     private let management: EmulatedManagement
@@ -31,7 +38,9 @@ final class VirtualPeers {
         self.loop = loop
         self.reporter = reporter
         let names = paths.indices.map { "peer\($0)" }
-        management = try EmulatedManagement(names: names, loop: loop) { [reporter] name, event in
+        management = try EmulatedManagement(names: names, loop: loop) {
+            [reporter, callers] name, event in
+            if event == .peerConnected { callers.counts[name, default: 0] += 1 }
             var id: String?
             if case .refused(let refusal) = event { id = refusal.id }
             reporter.step("\(event)", from: "\(name) device", id: id)
@@ -54,6 +63,9 @@ final class VirtualPeers {
     var pathByName: [String: String] {
         Dictionary(uniqueKeysWithValues: peers.map { ($0.name, $0.path) })
     }
+
+    /// How often a front-end has connected, by port name.
+    var connectionsByName: [String: UInt64] { callers.counts }
 
     /// Tells peers of pairs that are worked on no more. A device says it once a connection.
     func signalBroken(_ report: EngineReport) {

@@ -15,7 +15,13 @@ import Testing
         port.consumed = count.consumed
         port.copies = count.copies
         let engine = EngineReport(mode: mode, cyclesPerSecond: 1, workers: [], ports: [port])
-        let builder = ReportBuilder(engine: engine, paths: [:], summaries: [:], seconds: 1)
+        let builder = ReportBuilder(
+            engine: engine,
+            paths: [:],
+            connections: [:],
+            summaries: [:],
+            seconds: 1
+        )
         return builder.report(reasons: []).ports[0].copiesPerPacket
     }
 
@@ -31,5 +37,22 @@ import Testing
     @Test func `where no packet's way ended there is no figure`() {
         #expect(copiesPerPacket(.switch, (100, 0, 0, 0)) == nil)
         #expect(copiesPerPacket(.switch, (0, 0, 0, 0)) == nil)
+    }
+
+    @Test func `a front-end that was attached twice has connected once`() {
+        var port = EngineReport.Port(id: PortID(0), name: "peer0", kind: .peer, isAttached: true)
+        port.connections = 2
+        let engine = EngineReport(mode: .sink, cyclesPerSecond: 1, workers: [], ports: [port])
+        func reported(_ connections: [String: UInt64]) -> UInt64? {
+            ReportBuilder(
+                engine: engine,
+                paths: [:],
+                connections: connections,
+                summaries: [:],
+                seconds: 1
+            ).report(reasons: []).ports[0].connections
+        }
+        #expect(reported(["peer0": 1]) == 1)
+        #expect(reported(["peer1": 3]) == 0)
     }
 }
