@@ -27,6 +27,19 @@ int shim_termination_signals(void) {
     return fd < 0 ? -errno : fd;
 }
 
+static int change_terminations(int how) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    return -pthread_sigmask(how, &set, NULL);
+}
+
+int shim_hold_terminations(void) { return change_terminations(SIG_BLOCK); }
+
+int shim_release_terminations(void) { return change_terminations(SIG_UNBLOCK); }
+
 int shim_next_signal(int signal_descriptor) {
     struct signalfd_siginfo info;
     ssize_t count;

@@ -5,6 +5,11 @@
 /// Blocks SIGINT and SIGTERM for the whole process, and SIGHUP where it is not ignored (nohup), and
 /// returns a signalfd that reports them.
 int shim_termination_signals(void);
+/// Keeps SIGINT, SIGTERM and SIGHUP from this thread until they are released; they wait meanwhile.
+/// Returns 0 or -errno.
+int shim_hold_terminations(void);
+/// Lets them through again. Returns 0 or -errno.
+int shim_release_terminations(void);
 /// Next signal number pending on that descriptor, 0 when there is none, or -errno.
 int shim_next_signal(int signal_descriptor);
 /// Opens /dev/null where descriptor 0, 1 or 2 is closed: otherwise an eventfd or a socket gets that

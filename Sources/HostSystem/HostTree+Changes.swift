@@ -30,6 +30,17 @@ public final class KernelAttributes: AttributeWriter {
     }
 }
 
+extension HostTree {
+    /// Somebody has claimed a disk for itself: the kernel, for a file system of any namespace, or a
+    /// program that opened it exclusively. A disk that may not be opened counts as free.
+    public func isClaimed(disk path: String) -> Bool {
+        do {
+            _ = try open(path, O_RDONLY | O_EXCL | O_NONBLOCK)
+            return false
+        } catch { return error.errno == .busy }
+    }
+}
+
 // Ordinary files, for what outlives this process.
 extension HostTree {
     /// Makes a directory and those above it; one that is there is fine.

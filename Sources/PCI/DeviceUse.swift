@@ -92,6 +92,9 @@ public struct DeviceUse: Hashable, Sendable {
 
     // MARK: Disks
 
+    /// Containers mount a disk many times.
+    private static let longestList = 8
+
     private static func storage(_ disk: String, _ tree: HostTree) -> [DeviceUse] {
         var texts: [String] = []
         let directory = "/sys/class/block/\(disk)"
@@ -108,6 +111,13 @@ public struct DeviceUse: Hashable, Sendable {
             let name = tree.textIfAny("/sys/class/block/\(holder)/dm/name")
             let kind = holder.hasPrefix("md") ? "RAID" : "LVM or another mapping"
             texts.append("\(disk) is part of \(name ?? holder) (\(kind))")
+        }
+        if texts.isEmpty, tree.isClaimed(disk: "/dev/\(disk)") {
+            texts.append("\(disk) is claimed by a program, or by another mount namespace")
+        }
+        if texts.count > longestList {
+            let rest = texts.count - longestList
+            texts = texts.prefix(longestList) + ["\(disk) has \(rest) more uses"]
         }
         return texts.map { DeviceUse(kind: .storage, text: $0) }
     }

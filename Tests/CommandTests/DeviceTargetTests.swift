@@ -43,6 +43,26 @@ import Testing
         }
     }
 
+    @Test(arguments: [
+        ("eth7", "0000:03:00.0"), ("vdq", "0000:03:00.0"), ("3:0.0", "0000:03:00.0"),
+        ("0:4:10.1", "0000:04:10.1"), ("0000:03:00.8", "0000:03:00.0"), ("04:10", "0000:04:10.1"),
+    ])
+    func `HI-J11: what was probably meant is offered`(typed: (String, String)) throws {
+        let host = try FixtureTree()
+        try host.function("0000:03:00.0", driver: "virtio-pci")
+        try host.function("0000:04:10.1")
+        try host.interface("eth7", of: "0000:03:00.0")
+        try host.disk("vdq", of: "0000:03:00.0")
+        #expect(DeviceTarget.nearest(to: typed.0, in: host.tree) == typed.1)
+    }
+
+    @Test(arguments: ["", "x", "eth8", "9:9.9", "../../eth7", "::::", "ffffffffffffffffffff:0.0"])
+    func `HI-J11: what is near to nothing has no offer`(typed: String) throws {
+        let host = try FixtureTree()
+        try host.function("0000:03:00.0")
+        #expect(DeviceTarget.nearest(to: typed, in: host.tree) == nil)
+    }
+
     @Test func `HI-J11: opening an address where nothing is names the nearest`() throws {
         let host = try FixtureTree()
         try host.function("0000:03:01.0", driver: "vfio-pci")

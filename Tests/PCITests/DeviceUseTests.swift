@@ -118,6 +118,24 @@ import Testing
         try expectInUse(host, "vdq is part of md127 (RAID)")
     }
 
+    @Test(.enabled(if: LiveDisk.mounted != nil, "needs a mounted disk and the right to open it"))
+    func `HI-J2: a disk that the kernel has claimed is held, without looking at mounts`() throws {
+        let disk = try #require(LiveDisk.mounted)
+        #expect(HostTree.live.isClaimed(disk: disk))
+        let host = try machine()
+        try host.file("/dev/vdq", "")
+        #expect(!host.tree.isClaimed(disk: "/dev/vdq") && !host.tree.isClaimed(disk: "/dev/vdz"))
+    }
+
+    @Test func `HI-J2: a disk with many mounts is told in few words`() throws {
+        let host = try machine()
+        try host.disk("vdq", of: address)
+        let lines = (0..<50).map { "30 1 254:0 / /data\($0) rw - ext4 /dev/x rw\n" }
+        try host.file("/proc/self/mountinfo", lines.joined())
+        try expectInUse(host, "/data7", "vdq has 42 more uses")
+        #expect(try refusal(host)?.detail.contains("/data8") == false)
+    }
+
     @Test func `HI-J5: virtual functions on drivers hold their physical function`() throws {
         let host = try machine()
         try host.function("0000:03:00.2", driver: "virtio-pci")
@@ -181,4 +199,20 @@ import Testing
         try host.bind("\(address)", to: "vfio-pci")
         #expect(throws: Never.self) { try reset.carryOut(try reset.plan(address)) }
     }
+}
+
+/// A disk of this machine on which a file system stands.
+private enum LiveDisk {
+    static let mounted: String? = {
+        let lines = (HostTree.live.textIfAny("/proc/self/mountinfo") ?? "").split(separator: "\n")
+        let sources = lines.compactMap { line in
+            line.split(separator: " ").first { $0.hasPrefix("/dev/") && !$0.contains("loop") }
+        }
+        return sources.map(String.init).first { path in
+            guard let name = path.split(separator: "/").last, path.split(separator: "/").count == 2,
+                HostTree.live.exists("/sys/class/block/\(name)")
+            else { return false }
+            return (try? HostTree.live.bytes(path, limit: 1)) != nil
+        }
+    }()
 }

@@ -25,7 +25,8 @@ struct CommandFailure: Encodable {
 
     /// Refusals that guard what others use (exit status 3); all others are failures (1).
     private static let safety: Set<String> = [
-        "bind/in-use", "vfio/group", "uio/unsafe", "iommu/unsafe", "reset/in-use",
+        "bind/in-use", "reset/in-use", "vfio/group", "vfio/busy", "uio/busy", "iommu/unsafe",
+        "iommu/noiommu",
     ]
 
     /// Refusals of what was typed (exit status 2).
@@ -80,11 +81,11 @@ struct CommandFailure: Encodable {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
         let text = String(decoding: try encoder.encode(object), as: UTF8.self)
-        StepReporter.write(text + "\n", to: STDOUT_FILENO)
+        try StepReporter.writeResult(text + "\n")
     }
 
     /// Prints lines on standard output.
-    static func print(lines: [String]) {
-        StepReporter.write(lines.map { $0 + "\n" }.joined(), to: STDOUT_FILENO)
+    static func print(lines: [String]) throws {
+        try StepReporter.writeResult(lines.map { $0 + "\n" }.joined())
     }
 }

@@ -155,26 +155,30 @@ struct DeviceChange: Codable, Equatable {
         _ host: HostOptions,
         _ makePlan: (DriverBinding, PCIAddress) throws -> BindingPlan
     ) throws {
-        try CommandFailure.reporting(json: host.json) {
-            let address = try target.address(for: "changing the driver")
-            let binding = DriverBinding(host.tree)
-            let plan = try makePlan(binding, address)
-            var report = DeviceChange(schema: "vhost-pci.\(name)/1", target: "\(target)")
-            report.driverBefore = plan.driverBefore
-            report.writes = plan.writes.map { Write(text: $0.text, path: $0.path) }
-            report.notes = plan.notes
-            report.isDryRun = change.dryRun
-            report.driverAfter = change.dryRun ? plan.driverBefore : try binding.carryOut(plan)
-            report.isChanged = !plan.isDone && !change.dryRun
-            let driver = report.driverAfter ?? "no driver"
-            try report.tell(
-                json: host.json,
-                done: plan.isDone
-                    ? "nothing to do: \(target) has \(driver)"
-                    : "\(target) has \(driver) now; before it had"
-                        + " \(plan.driverBefore ?? "no driver")"
-            )
+        // Interrupted or not, the change is finished or rolled back, and told.
+        try withoutInterruption {
+            try CommandFailure.reporting(json: host.json) {
+                let address = try target.address(for: "changing the driver")
+                let binding = DriverBinding(host.tree)
+                let plan = try makePlan(binding, address)
+                var report = DeviceChange(schema: "vhost-pci.\(name)/1", target: "\(target)")
+                report.driverBefore = plan.driverBefore
+                report.writes = plan.writes.map { Write(text: $0.text, path: $0.path) }
+                report.notes = plan.notes
+                report.isDryRun = change.dryRun
+                report.driverAfter = change.dryRun ? plan.driverBefore : try binding.carryOut(plan)
+                report.isChanged = !plan.isDone && !change.dryRun
+                try report.tell(json: host.json, done: Self.sentence(plan, report))
+            }
         }
+    }
+
+    private static func sentence(_ plan: BindingPlan, _ report: DeviceChange) -> String {
+        let driver = report.driverAfter ?? "no driver"
+        return plan.isDone
+            ? "nothing to do: \(report.target) has \(driver)"
+            : "\(report.target) has \(driver) now; before it had"
+                + " \(plan.driverBefore ?? "no driver")"
     }
 
     /// Prints the outcome.
@@ -188,6 +192,6 @@ struct DeviceChange: Codable, Equatable {
         }
         if !isDryRun || writes.isEmpty { lines.append(done) }
         lines += notes.map { "note: \($0)" }
-        CommandFailure.print(lines: lines)
+        try CommandFailure.print(lines: lines)
     }
 }

@@ -41,7 +41,8 @@ struct DeviceCheckCommand: ParsableCommand {
                 in: host.tree
             )
             let results = DeviceCheck.run(function, only: only) { result in
-                if !host.json { CommandFailure.print(lines: [DeviceCheckReport.line(result)]) }
+                guard !host.json else { return }
+                StepReporter.write(DeviceCheckReport.line(result) + "\n", to: STDOUT_FILENO)
             }
             guard !results.isEmpty else {
                 throw ValidationError("--only: no rule has the id \(only.joined(separator: ", "))")
@@ -50,7 +51,7 @@ struct DeviceCheckCommand: ParsableCommand {
             if host.json {
                 try CommandFailure.print(report)
             } else {
-                CommandFailure.print(lines: [report.summary])
+                try CommandFailure.print(lines: [report.summary])
             }
             if report.verdict != .ok { throw ExitCode(EXIT_FAILURE) }
         }

@@ -33,7 +33,7 @@ struct DeviceDumpCommand: ParsableCommand {
             if host.json {
                 try CommandFailure.print(dump)
             } else {
-                CommandFailure.print(lines: dump.lines)
+                try CommandFailure.print(lines: dump.lines)
             }
             if let reason = dump.reason { StepReporter.write(reason + "\n", to: STDERR_FILENO) }
         }

@@ -23,7 +23,7 @@ struct DeviceListCommand: ParsableCommand {
                 try CommandFailure.print(list)
                 if let reason = list.reason { StepReporter.write(reason + "\n", to: STDERR_FILENO) }
             } else {
-                CommandFailure.print(lines: list.lines)
+                try CommandFailure.print(lines: list.lines)
             }
         }
     }

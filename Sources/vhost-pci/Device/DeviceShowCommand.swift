@@ -28,7 +28,7 @@ struct DeviceShowCommand: ParsableCommand {
             if host.json {
                 try CommandFailure.print(report)
             } else {
-                CommandFailure.print(lines: DeviceText(report: report).lines)
+                try CommandFailure.print(lines: DeviceText(report: report).lines)
             }
         }
     }

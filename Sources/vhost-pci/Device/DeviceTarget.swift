@@ -71,16 +71,30 @@ enum DeviceTarget: Hashable, CustomStringConvertible {
     /// Kernel drivers that hand a function to user space.
     static let userDrivers = DriverBinding.userDrivers
 
-    /// The function whose address contains what was typed, or differs in one character.
-    private static func nearest(to text: String) -> String? {
-        let all = HostTree.live.entriesIfAny(PCIBus.directory)
+    /// The function that was probably meant: by the name of its interface or disk, by an address
+    /// with digits left out, or by one that differs in a character.
+    static func nearest(to text: String, in tree: HostTree = .live) -> String? {
+        let all = tree.entriesIfAny(PCIBus.directory)
+        guard text.utf8.count >= 2, !text.contains("/") else { return nil }
+        for directory in ["/sys/class/net", "/sys/class/block"] {
+            let path = (try? tree.link("\(directory)/\(text)")) ?? ""
+            let functions = path.split(separator: "/").compactMap { PCIAddress(String($0)) }
+            if let function = functions.last { return "\(function)" }
+        }
+        let numbers = text.split { $0 == ":" || $0 == "." }.map { Int($0, radix: 16) }
+        if let first = all.first(where: { hasNumbers($0, numbers) }) { return first }
         let typed = Array(text)
-        guard typed.count >= 2 else { return nil }
         return all.first { name in
             if name.contains(text) { return true }
             let other = Array(name)
             return other.count == typed.count
                 && zip(other, typed).filter { $0 != $1 }.count == 1
         }
+    }
+
+    private static func hasNumbers(_ name: String, _ numbers: [Int?]) -> Bool {
+        let own = name.split { $0 == ":" || $0 == "." }.map { Int($0, radix: 16) }
+        return numbers.count >= 3 && own.suffix(numbers.count) == numbers[...]
+            && (numbers.count == 4 || own.first == 0)
     }
 }

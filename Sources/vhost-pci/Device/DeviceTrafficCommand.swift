@@ -73,7 +73,7 @@ struct DeviceTrafficCommand: ParsableCommand {
             if json {
                 try CommandFailure.print(report)
             } else {
-                CommandFailure.print(lines: report.lines)
+                try CommandFailure.print(lines: report.lines)
             }
             for reason in report.reasons { reporter.problem(reason) }
             if report.verdict == .failed { throw ExitCode(1) }

@@ -26,7 +26,7 @@ struct DoctorCommand: ParsableCommand {
             if host.json {
                 try CommandFailure.print(report)
             } else {
-                CommandFailure.print(lines: report.lines)
+                try CommandFailure.print(lines: report.lines)
             }
             if report.counts.fail > 0 { throw ExitCode(1) }
         }
