@@ -151,11 +151,19 @@ let package = Package(
                 "CSystemShims", "CLinuxVirtio",
             ]
         ),
+        .target(
+            name: "FunctionSupport",
+            dependencies: [
+                "Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec",
+            ],
+            path: "Tests/FunctionSupport",
+            swiftSettings: strict
+        ),
         tests(
             "Virtio",
             [
                 "Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec",
-                "RingSupport",
+                "RingSupport", "FunctionSupport",
             ]
         ),
         .target(
@@ -167,8 +175,8 @@ let package = Package(
         tests(
             "VirtioNet",
             [
-                "VirtioNet", "PollEngine", "NetSupport", "Virtio", "Virtqueue", "PCI",
-                "GuestMemory", "HostSystem", "VirtioSpec",
+                "VirtioNet", "PollEngine", "NetSupport", "FunctionSupport", "Virtio", "Virtqueue",
+                "PCI", "GuestMemory", "HostSystem", "VirtioSpec",
             ]
         ),
         tests(
@@ -179,7 +187,7 @@ let package = Package(
             "DeviceCheck",
             [
                 "DeviceCheck", "Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem",
-                "VirtioSpec",
+                "VirtioSpec", "FunctionSupport",
             ]
         ),
         tests(
@@ -190,7 +198,7 @@ let package = Package(
             "VhostPCINet",
             [
                 "VhostPCINet", "AdminQueue", "Virtio", "Virtqueue", "VhostUser", "PCI",
-                "GuestMemory", "HostSystem", "VirtioSpec", "CSystemShims",
+                "GuestMemory", "HostSystem", "VirtioSpec", "CSystemShims", "FunctionSupport",
             ]
         ),
         .testTarget(

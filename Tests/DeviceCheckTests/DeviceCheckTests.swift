@@ -1,3 +1,4 @@
+import FunctionSupport
 import PCI
 import Testing
 import VirtioSpec
@@ -6,7 +7,7 @@ import VirtioSpec
 
 @Suite struct DeviceCheckTests {
     @Test func `a device without a fault passes every rule that concerns it`() throws {
-        let results = DeviceCheck.run(try BentFunction())
+        let results = DeviceCheck.run(try TamperedFunction(NetStub()))
         for result in results where result.verdict == .fail {
             Issue.record("\(result.id) \(result.subject): \(result.evidence)")
         }
@@ -18,7 +19,8 @@ import VirtioSpec
 
     @Test func `each result is told at once, in order`() throws {
         var told: [CheckResult] = []
-        let results = DeviceCheck.run(try BentFunction(), only: ["DEV-P", "DEV-S-01"]) {
+        let results = DeviceCheck.run(try TamperedFunction(NetStub()), only: ["DEV-P", "DEV-S-01"])
+        {
             told.append($0)
         }
         #expect(told == results)
@@ -146,7 +148,7 @@ import VirtioSpec
         try expectFailures(["DEV-R-07"]) { $0.deafTo = [.queueSize] }
         try expectFailures(["DEV-R-08"]) { function in
             var reads = 0
-            function.answer = { offset, value in
+            function.answer = { offset, _, value in
                 guard offset == UInt64(CommonConfiguration.queueSize.offset) else { return value }
                 reads += 1
                 return reads > 2 ? 128 : value
@@ -162,7 +164,7 @@ import VirtioSpec
         try expectFailures(["DEV-R-10"]) { $0.deafTo = [.deviceFeatureSelect] }
         try expectFailures(["DEV-R-11"]) { function in
             var turn: UInt32 = 0
-            function.answer = { offset, value in
+            function.answer = { offset, _, value in
                 guard offset == UInt64(CommonConfiguration.deviceFeature.offset) else {
                     return value
                 }
@@ -176,7 +178,7 @@ import VirtioSpec
     @Test func `DEV-R-13, DEV-R-14: a restless generation, vectors after reset`() throws {
         try expectFailures(["DEV-R-13"]) { function in
             var turn: UInt32 = 0
-            function.answer = { offset, value in
+            function.answer = { offset, _, value in
                 guard offset == UInt64(CommonConfiguration.configurationGeneration.offset) else {
                     return value
                 }
@@ -210,7 +212,7 @@ import VirtioSpec
     @Test func `DEV-S-06, DEV-S-07, DEV-S-08: features that are not judged`() throws {
         try expectFailures(["DEV-S-06"], reading: .driverFeature) { $0 ^ 1 }
         try expectFailures(["DEV-S-07"]) { function in
-            function.answer = { offset, value in
+            function.answer = { offset, _, value in
                 switch offset {
                 case UInt64(CommonConfiguration.driverFeature.offset): value | 1 << 27
                 case UInt64(CommonConfiguration.deviceStatus.offset):
@@ -219,9 +221,9 @@ import VirtioSpec
                 }
             }
         }
-        let function = try BentFunction()
+        let function = try TamperedFunction(NetStub())
         #expect(try #require(function.verdicts(["DEV-S-08"])["DEV-S-08"]).verdict == .pass)
-        function.answer = { offset, value in
+        function.answer = { offset, _, value in
             offset == UInt64(CommonConfiguration.deviceStatus.offset) && value & 3 == 3
                 ? value | 8 : value
         }
@@ -242,7 +244,7 @@ import VirtioSpec
         try expectFailures(ids, beside: ["DEV-S", "DEV-R-0", "DEV-Q-03"]) { function in
             var reads = 0
             var sticks = false
-            function.answer = { offset, value in
+            function.answer = { offset, _, value in
                 guard offset == UInt64(CommonConfiguration.deviceStatus.offset) else {
                     return value
                 }
@@ -271,9 +273,11 @@ import VirtioSpec
     @Test func `DEV-N-06: a MAC address that does not stand still`() throws {
         try expectFailures(["DEV-N-06"]) { function in
             var reads: UInt32 = 0
-            function.answerByte = { offset, value in
+            function.answer = { offset, width, value in
                 // The common configuration, at the start of the BAR, stays as it is.
-                guard offset >= UInt64(CommonConfiguration.leastLength) else { return value }
+                guard offset >= UInt64(CommonConfiguration.leastLength), width == .byte else {
+                    return value
+                }
                 reads += 1
                 return value ^ (reads & 0x10)
             }

@@ -1,8 +1,9 @@
 import DeviceCheck
+import FunctionSupport
 import Testing
 import VirtioSpec
 
-extension BentFunction {
+extension TamperedFunction {
     /// What the checks of these prefixes find, by id.
     func verdicts(_ prefixes: [String]) -> [String: CheckResult] {
         let results = DeviceCheck.run(self, only: prefixes)
@@ -15,9 +16,9 @@ extension BentFunction {
 func expectFailures(
     _ ids: [String],
     beside: [String] = [],
-    _ bend: (BentFunction) throws -> Void
+    _ bend: (TamperedFunction<NetStub>) throws -> Void
 ) throws {
-    let function = try BentFunction()
+    let function = try TamperedFunction(NetStub())
     try bend(function)
     let found = function.verdicts(ids + beside)
     for id in ids {
@@ -32,7 +33,7 @@ func expectFailures(
     _ bend: @escaping (UInt32) -> UInt32
 ) throws {
     try expectFailures(ids) { function in
-        function.answer = { offset, value in
+        function.answer = { offset, _, value in
             offset == UInt64(register.offset) ? bend(value) : value
         }
     }

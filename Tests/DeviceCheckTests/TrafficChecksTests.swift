@@ -1,3 +1,4 @@
+import FunctionSupport
 import HostSystem
 import PCI
 import Testing
@@ -14,7 +15,7 @@ import VirtioSpec
 
     @Test func `DEV-Q-01, DEV-Q-03: a device without a queue, one that takes nothing`() throws {
         try expectFailures(["DEV-Q-01"]) { $0.device.queueLimits = [256] }
-        let function = try BentFunction()
+        let function = try TamperedFunction(NetStub())
         function.device.misdeed = .deaf
         let found = function.verdicts(["DEV-Q", "DEV-I", "DEV-X"])
         let failed = found.values.filter { $0.verdict == .fail }.map(\.id)
@@ -70,7 +71,7 @@ import VirtioSpec
     }
 
     @Test func `DEV-L-01, DEV-L-05: a loop that is good, and a wire that is none`() throws {
-        let function = try BentFunction()
+        let function = try TamperedFunction(NetStub())
         for result in function.verdicts(["DEV-L"]).values {
             #expect(result.verdict == .notApplicable)
         }
@@ -96,7 +97,7 @@ import VirtioSpec
     }
 
     @Test func `DEV-L-01: frames of others, and earlier ones, are passed over`() throws {
-        let function = try BentFunction()
+        let function = try TamperedFunction(NetStub())
         var last: [UInt8] = []
         function.device.returns = { sent in
             defer { last = sent }
@@ -131,7 +132,7 @@ import VirtioSpec
         try expectFailures(["DEV-X-05"]) { function in
             function.resets = { () throws(PCIError) in throw .deviceGone }
         }
-        let function = try BentFunction()
+        let function = try TamperedFunction(NetStub())
         function.resets = { () throws(PCIError) in throw .notSupported("resetting it") }
         #expect(function.verdicts(["DEV-X-05"])["DEV-X-05"]?.verdict == .notApplicable)
     }

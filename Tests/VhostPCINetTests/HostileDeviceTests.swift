@@ -1,3 +1,4 @@
+import FunctionSupport
 import GuestMemory
 import HostSystem
 import PCI
@@ -11,15 +12,14 @@ import VirtioSpec
 @Suite struct HostileDeviceTests {
     let loop: EventLoop
     let device: FakeDevice
-    private let function: RemovableFunction
+    private let function: TamperedFunction<FakeDevice>
     let host = RecordingHost()
     let driver: VhostPCINetDriver
 
     init() throws {
         loop = try EventLoop()
         device = try FakeDevice()
-        let endpoint = try VirtioPCIFunction(device: device)
-        function = RemovableFunction(InProcessFunction(endpoint: endpoint))
+        function = try TamperedFunction(device)
         driver = VhostPCINetDriver(
             transport: try PCITransport(function: function),
             loop: loop,

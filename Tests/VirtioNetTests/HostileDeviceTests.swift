@@ -1,3 +1,4 @@
+import FunctionSupport
 import NetSupport
 import PollEngine
 import Testing
@@ -110,12 +111,12 @@ import Virtqueue
 
     @Test func `HI-A49: without VERSION_1 nothing is driven, unknown bits are left alone`() throws {
         let rig = try NetRig()
-        rig.function.answer = { _, offset, _, value in
+        rig.function.answer = { offset, _, value in
             // The high half of the offer is read second.
             offset == UInt64(CommonConfiguration.deviceFeature.offset) ? value & ~1 : value
         }
         expectRefusal(.features, rig)
-        rig.function.answer = { _, offset, _, value in
+        rig.function.answer = { offset, _, value in
             offset == UInt64(CommonConfiguration.deviceFeature.offset) ? value | 0xfff0_0000 : value
         }
         rig.station.offeredFeatures.insert(FeatureBits(bit: 63))
@@ -126,7 +127,7 @@ import Virtqueue
 
     @Test func `HI-A50: a status that never becomes 0 ends at the limit`() throws {
         let rig = try NetRig()
-        rig.function.answer = { _, offset, _, value in
+        rig.function.answer = { offset, _, value in
             offset == UInt64(CommonConfiguration.deviceStatus.offset) ? 1 : value
         }
         expectRefusal(.resetTimeout, rig, hasFailed: false)
@@ -137,7 +138,7 @@ import Virtqueue
     @Test func `HI-A51: a configuration that changes on every read is given up`() throws {
         let rig = try NetRig()
         var generation: UInt32 = 0
-        rig.function.answer = { _, offset, _, value in
+        rig.function.answer = { offset, _, value in
             guard offset == UInt64(CommonConfiguration.configurationGeneration.offset) else {
                 return value
             }
@@ -204,12 +205,12 @@ import Virtqueue
 
     @Test func `HI-A54: a device without queues, or without this one, is refused`() throws {
         let none = try NetRig()
-        none.function.answer = { _, offset, _, value in
+        none.function.answer = { offset, _, value in
             offset == UInt64(CommonConfiguration.queueCount.offset) ? 0 : value
         }
         expectRefusal(.configurationRange, none)
         let one = try NetRig()
-        one.function.answer = { _, offset, _, value in
+        one.function.answer = { offset, _, value in
             offset == UInt64(CommonConfiguration.queueCount.offset) ? 1 : value
         }
         expectRefusal(.configurationRange, one)

@@ -1,3 +1,4 @@
+import FunctionSupport
 import HostSystem
 import NetSupport
 import PollEngine

@@ -1,3 +1,4 @@
+import FunctionSupport
 import HostSystem
 import PCI
 import Testing
@@ -57,7 +58,7 @@ import VirtioSpec
     }
 
     @Test func `HI-A49: a device without VERSION_1 is refused`() throws {
-        let function = try TamperedFunction()
+        let function = try TamperedFunction(EchoDevice())
         function.answer = { offset, _, value in offset == 4 ? value & ~1 : value }
         let transport = try PCITransport(function: function)
         #expect(failure(transport).hasPrefix("init/features"))
@@ -92,7 +93,7 @@ import VirtioSpec
     }
 
     @Test func `HI-A53: a device that goes in the middle ends it without another access`() throws {
-        let function = try TamperedFunction()
+        let function = try TamperedFunction(EchoDevice())
         let transport = try PCITransport(function: function)
         var accesses = 0
         let text = failure(transport) { (_) throws(VirtioError) in
@@ -114,7 +115,7 @@ import VirtioSpec
     }
 
     @Test func `HI-A50: a device that does not reset is not driven`() throws {
-        let function = try TamperedFunction()
+        let function = try TamperedFunction(EchoDevice())
         function.answer = { offset, _, value in offset == 20 ? value | 1 : value }
         let transport = try PCITransport(function: function)
         transport.resetLimit = 5

@@ -1,3 +1,4 @@
+import FunctionSupport
 import PCI
 import Testing
 import VirtioSpec
@@ -5,10 +6,10 @@ import VirtioSpec
 @testable import Virtio
 
 @Suite struct PCIStructuresTests {
-    private let function: TamperedFunction
+    private let function: TamperedFunction<EchoDevice>
 
     init() throws {
-        function = try TamperedFunction()
+        function = try TamperedFunction(EchoDevice())
     }
 
     /// Offsets in a capability.
@@ -68,7 +69,7 @@ import VirtioSpec
 
     @Test func `HI-H6: a capability that is too short for its type is no capability`() throws {
         for type in [VirtioCapabilityType.common, .notify] {
-            let function = try TamperedFunction()
+            let function = try TamperedFunction(EchoDevice())
             function.bytes[try function.capability(type) + Self.length] = 15
             #expect(throws: VirtioError.self) { try PCITransport(function: function) }
         }
@@ -140,7 +141,7 @@ import VirtioSpec
     }
 
     @Test func `HI-H8: a peer-notify multiplier is checked likewise`() throws {
-        let function = try TamperedFunction(try WindowedEchoDevice())
+        let function = try TamperedFunction(WindowedEchoDevice())
         function.patch(try function.capability(.peerNotify) + Self.multiplier, 5)
         #expect(throws: VirtioError.self) { try PCITransport(function: function) }
     }

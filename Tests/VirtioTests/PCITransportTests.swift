@@ -1,3 +1,4 @@
+import FunctionSupport
 import GuestMemory
 import HostSystem
 import PCI
@@ -7,11 +8,11 @@ import VirtioSpec
 @testable import Virtio
 
 @Suite struct PCITransportTests {
-    private let function: TamperedFunction
+    private let function: TamperedFunction<EchoDevice>
     private let transport: PCITransport
 
     init() throws {
-        function = try TamperedFunction()
+        function = try TamperedFunction(EchoDevice())
         transport = try PCITransport(function: function)
         transport.resetLimit = 20
     }
