@@ -34,6 +34,42 @@ import Testing
         }
     }
 
+    @Test func `a device has kicks and no path, and says what it was left with`() throws {
+        var port = EngineReport.Port(
+            id: PortID(0),
+            name: "0000:03:00.0",
+            kind: .device,
+            isAttached: true
+        )
+        port.kicksSent = 3
+        func report() -> RunReport.Port {
+            let engine = EngineReport(
+                mode: .echo,
+                cyclesPerSecond: 1,
+                workers: [],
+                ports: [port]
+            )
+            return ReportBuilder(
+                engine: engine,
+                paths: [:],
+                connections: [:],
+                summaries: [:],
+                seconds: 1
+            )
+            .report(reasons: []).ports[0]
+        }
+        #expect(report().kind == .device)
+        #expect(report().path == nil)
+        #expect(report().connections == nil)
+        #expect(report().kicks?.sent == 3)
+        #expect(report().unfinished == nil)
+        #expect(report().cutLengths == nil)
+        port.unfinished = 4
+        port.cutLengths = 5
+        #expect(report().unfinished == 4)
+        #expect(report().cutLengths == 5)
+    }
+
     @Test func `where no packet's way ended there is no figure`() {
         #expect(copiesPerPacket(.switch, (100, 0, 0, 0)) == nil)
         #expect(copiesPerPacket(.switch, (0, 0, 0, 0)) == nil)

@@ -7,7 +7,7 @@ import Testing
     private let there = MACAddress(local: 2)
 
     private func flow(_ total: UInt64 = 1000) -> TrafficFlow {
-        TrafficFlow(from: here, to: there, total: total, lengths: [60, 61, 1514])
+        TrafficFlow(from: here, to: there, total: total, lengths: [60, 61, 1514], session: 7)
     }
 
     private func bytes(_ frame: TrafficFrame) -> [UInt8] {
@@ -99,6 +99,17 @@ import Testing
         #expect(flow.foreign == 4)
         #expect(flow.received == 0)
         #expect(flow.damaged == 0)
+    }
+
+    @Test func `frames of an earlier run are foreign`() throws {
+        var earlier = TrafficFlow(from: here, to: there, total: 10, lengths: [60])
+        var flow = flow()
+        let late = try make(&earlier, 10)
+        let own = try make(&flow, 10)
+        for frame in late + own { accept(&flow, frame) }
+        #expect(flow.foreign == 10)
+        #expect(flow.received == 10)
+        #expect(flow.reordered == 0)
     }
 
     @Test func `a number that was never sent is damage`() throws {

@@ -12,6 +12,8 @@ struct TrafficFlow {
     private let source: MACAddress
     private let destination: MACAddress
     private let lengths: [Int]
+    /// Tells our frames from those of an earlier run that were on the way when it ended.
+    private let session: UInt64
 
     /// Frames made so far.
     private(set) var sent: UInt64 = 0
@@ -30,7 +32,14 @@ struct TrafficFlow {
     private var missing: Set<UInt64> = []
 
     /// `lengths` are used in turn, whole frames without checksum.
-    init(from source: MACAddress, to destination: MACAddress, total: UInt64, lengths: [Int]) {
+    init(
+        from source: MACAddress,
+        to destination: MACAddress,
+        total: UInt64,
+        lengths: [Int],
+        session: UInt64 = .random(in: .min ... .max)
+    ) {
+        self.session = session
         self.source = source
         self.destination = destination
         self.total = total
@@ -54,7 +63,8 @@ struct TrafficFlow {
             source: source,
             kind: .payload,
             sequence: sent,
-            received: received,
+            // Nobody needs to be told what arrived: both ends are here.
+            received: session,
             sentAt: now,
             length: lengths[Int(sent % UInt64(lengths.count))]
         )
@@ -74,7 +84,8 @@ struct TrafficFlow {
             }
             return
         }
-        guard frame.source == source, frame.destination == destination, frame.kind == .payload
+        guard frame.source == source, frame.destination == destination, frame.kind == .payload,
+            frame.received == session
         else {
             foreign += 1
             return
