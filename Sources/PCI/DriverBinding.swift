@@ -39,7 +39,12 @@ public struct DriverBinding {
             if record.group == nil, !force { try checkNoIOMMU(address, isAllowed: withoutIOMMU) }
             notes += groupNotes(record)
         } else if driver == "uio_pci_generic" {
-            notes.append("no IOMMU keeps this device from overwriting any memory of the machine")
+            notes.append(
+                record.group?.isTranslated == true
+                    ? "the IOMMU translates this device's accesses, which UIO cannot work with:"
+                        + " use vfio-pci, or boot with iommu=pt"
+                    : "no IOMMU keeps this device from overwriting any memory of the machine"
+            )
         }
         if record.driver == driver, record.driverOverride == driver || isDefault(driver, record) {
             return plan(record, to: driver, [], notes)

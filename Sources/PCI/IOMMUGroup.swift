@@ -29,6 +29,10 @@ public struct IOMMUGroup: Hashable, Sendable {
     /// Kind of the default domain: `DMA`, `DMA-FQ`, `identity`.
     public let type: String?
 
+    /// Functions reach memory through the IOMMU's tables while the kernel's own drivers have them, so
+    /// that physical addresses, as UIO uses them, reach nothing.
+    public var isTranslated: Bool { type?.hasPrefix("DMA") ?? false }
+
     /// Finds the group of a function; `nil` without one.
     public init?(of address: PCIAddress, in tree: HostTree) {
         let link = tree.linkName("\(PCIBus.directory)/\(address)/iommu_group")

@@ -4,6 +4,8 @@ public struct DeviceConfigurationField: Hashable, Sendable {
     public enum Form: Hashable, Sendable {
         /// An integer, least significant byte first.
         case number
+        /// Bits with names, from bit 0 on.
+        case flags([String])
         /// An Ethernet address.
         case address
         /// Characters up to the first zero byte.
@@ -38,9 +40,12 @@ public struct DeviceConfigurationField: Hashable, Sendable {
     /// What the bytes say.
     public func text(_ bytes: [UInt8]) -> String {
         switch form {
-        case .number:
-            let value = bytes.prefix(8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
-            return String(value)
+        case .number: return String(Self.number(bytes))
+        case .flags(let names):
+            let value = Self.number(bytes)
+            let list = names.enumerated().filter { value >> UInt64($0.offset) & 1 == 1 }
+                .map(\.element)
+            return list.isEmpty ? "\(value)" : "\(value) (\(list.joined(separator: ", ")))"
         case .address:
             return bytes.map { byte in
                 let text = String(byte, radix: 16)
@@ -55,6 +60,10 @@ public struct DeviceConfigurationField: Hashable, Sendable {
         }
     }
 
+    private static func number(_ bytes: [UInt8]) -> UInt64 {
+        bytes.prefix(8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+    }
+
     /// The fields of a device type in the order of their offsets; empty for types without any, and
     /// for those that this program does not know.
     public static func fields(of type: DeviceType) -> [DeviceConfigurationField] {
@@ -64,7 +73,8 @@ public struct DeviceConfigurationField: Hashable, Sendable {
     private static let table: [DeviceType: [DeviceConfigurationField]] = [
         // virtio 1.3 §5.1.4
         .net: [
-            .init("mac", 0, 6, .address, bits: [5]), .init("status", 6, 2, bits: [16]),
+            .init("mac", 0, 6, .address, bits: [5]),
+            .init("status", 6, 2, .flags(["LINK_UP", "ANNOUNCE"]), bits: [16]),
             .init("max_virtqueue_pairs", 8, 2, bits: [22, 60]), .init("mtu", 10, 2, bits: [3]),
             .init("speed", 12, 4, bits: [63]), .init("duplex", 16, 1, bits: [63]),
             .init("rss_max_key_size", 17, 1, bits: [57, 60]),

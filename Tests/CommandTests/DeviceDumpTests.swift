@@ -36,6 +36,21 @@ import Testing
         )
     }
 
+    @Test func `the empty end of extended space is left out for people, and kept for programs`()
+        throws
+    {
+        let host = try FixtureTree()
+        var space = ConfigurationBytes.net()
+        space.extended(0x0b, at: 0x100, [UInt8](repeating: 1, count: 12))
+        try host.function("0000:03:00.0", configuration: space.bytes)
+        let target = try DeviceTarget.parse("0000:03:00.0")
+        let dump = try DeviceDump(target, in: host.tree, unsafeNoIOMMU: false)
+        #expect(dump.configuration.count == 2 * 4096)
+        #expect(dump.lines.count == 1 + 17 + 1)
+        #expect(dump.lines.suffix(2).first?.hasPrefix("100: 0b 00 01 00 01") == true)
+        #expect(dump.lines.last == "zeros up to fff")
+    }
+
     @Test func `HI-J11: an address where nothing is has no dump`() throws {
         let host = try FixtureTree()
         let target = try DeviceTarget.parse("0000:03:00.0")

@@ -59,6 +59,15 @@ import Testing
         try doctor.expect("vfio/busy", .unknown, "run as root")
     }
 
+    @Test func `HI-J7: UIO under an IOMMU that translates cannot work`() throws {
+        let doctor = try DoctorHost(driver: "uio_pci_generic")
+        try doctor.expect("iommu/translated", .fail, "DMA-FQ", "vfio-pci")
+        try doctor.host.file("/sys/kernel/iommu_groups/3/type", "identity\n")
+        try doctor.expect("iommu/translated", .ok)
+        doctor.host.remove("/sys/kernel/iommu_groups/3/type")
+        try doctor.expect("iommu/translated", .unknown)
+    }
+
     @Test func `HI-J13: an override that the driver does not follow is told`() throws {
         let doctor = try DoctorHost(driver: "virtio-pci")
         try doctor.host.file("\(device)/driver_override", "vfio-pci\n")
@@ -99,7 +108,9 @@ import Testing
     @Test func `a function that sleeps is told`() throws {
         let doctor = try DoctorHost()
         try doctor.host.file("\(device)/power_state", "D3hot\n")
-        try doctor.expect("pci/power", .warn, "D3hot", "disable_idle_d3")
+        try doctor.expect("pci/power", .ok, "D3hot", "until it is opened")
+        try doctor.host.bind(DoctorHost.address, to: "virtio-pci")
+        try doctor.expect("pci/power", .warn, "D3hot")
         doctor.host.remove("\(device)/power_state")
         try doctor.expect("pci/power", .unknown)
     }

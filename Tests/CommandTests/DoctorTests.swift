@@ -189,6 +189,9 @@ import Testing
     @Test func `HI-J12: a change that nobody restored is told`() throws {
         let doctor = try DoctorHost()
         try doctor.host.file("\(BindingJournal.directory)/\(DoctorHost.address)", "x")
+        try doctor.host.file("\(DoctorHost.device)/driver_override", "vfio-pci\n")
+        try doctor.expect("bind/journal", .ok, DoctorHost.address)
+        try doctor.host.file("\(DoctorHost.device)/driver_override", "(null)\n")
         try doctor.expect("bind/journal", .warn, "device restore \(DoctorHost.address)")
     }
 }

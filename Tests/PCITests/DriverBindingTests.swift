@@ -244,6 +244,19 @@ import Testing
         #expect(throws: Never.self) { try plan() }
     }
 
+    @Test func `HI-J7: what UIO does not protect from, or cannot do, is told`() throws {
+        let (host, _, binding) = try machine()
+        let file = "/sys/kernel/iommu_groups/3/type"
+        for (type, words) in [
+            ("DMA-FQ", "boot with iommu=pt"), ("DMA", "boot with iommu=pt"),
+            ("identity", "overwriting any memory"), ("", "overwriting any memory"),
+        ] {
+            try host.file(file, type + "\n")
+            let notes = try binding.bindPlan(try pci, to: "uio_pci_generic").notes
+            #expect(notes.count == 1 && notes.first?.contains(words) == true)
+        }
+    }
+
     @Test func `a group that is not whole yet is told with the commands that complete it`() throws {
         let (host, _, binding) = try machine()
         try host.function("0000:03:00.1", driver: "e1000e", group: 3)

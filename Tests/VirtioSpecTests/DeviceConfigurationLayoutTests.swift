@@ -44,6 +44,16 @@ import VirtioSpec
         )
     }
 
+    @Test(arguments: [
+        ([0, 0], "0"), ([1, 0], "1 (LINK_UP)"), ([3, 0], "3 (LINK_UP, ANNOUNCE)"),
+        ([0, 0x80], "32768"), ([], "0"),
+    ])
+    func `the status of a network device is told by names`(row: ([UInt8], String)) throws {
+        let fields = DeviceConfigurationField.fields(of: .net)
+        let status = try #require(fields.first { $0.name == "status" })
+        #expect(status.text(row.0) == row.1)
+    }
+
     @Test func `fields of a type do not overlap`() {
         for type in [DeviceType.net, .block, .console, .balloon, .scsi, .gpu, .socket, .fileSystem]
         {

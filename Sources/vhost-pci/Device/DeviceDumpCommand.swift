@@ -149,7 +149,12 @@ struct DeviceDump: Codable, Equatable {
     /// The dump for people.
     var lines: [String] {
         var lines = ["\(target) configuration space"]
-        lines += Self.rows(configuration)
+        var rows = Self.rows(configuration)
+        let all = rows.count
+        // Most of the extended space is empty.
+        while rows.count > 16, rows.last?.hasSuffix(Self.emptyRow) == true { rows.removeLast() }
+        lines += rows
+        if rows.count < all { lines.append("zeros up to \(HexText.bare(16 * all - 1))") }
         for range in ranges {
             let cut = range.isCut ? ", cut" : ""
             lines.append("")
@@ -163,6 +168,8 @@ struct DeviceDump: Codable, Equatable {
         }
         return lines
     }
+
+    private static let emptyRow = ": " + [String](repeating: "00", count: 16).joined(separator: " ")
 
     private static func rows(_ hex: String) -> [String] {
         let digits = Array(hex.utf8)

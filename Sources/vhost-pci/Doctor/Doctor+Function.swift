@@ -80,6 +80,9 @@ extension Doctor {
                     )
             )
         }
+        if driver == "uio_pci_generic", let group = record.group {
+            findings.append(translation(group))
+        }
         let users = DeviceUse.list(of: record, in: tree).filter { $0.kind == .process }
         if let user = users.first {
             findings.append(
@@ -98,6 +101,23 @@ extension Doctor {
             )
         }
         return findings
+    }
+
+    private func translation(_ group: IOMMUGroup) -> Finding {
+        let id = "iommu/translated"
+        let path = "/sys/kernel/iommu_groups/\(group.number)/type"
+        guard let type = group.type else {
+            return .unknown(id, "the kernel does not tell how the group is used", read: path)
+        }
+        guard group.isTranslated else {
+            return .ok(id, "the IOMMU lets its addresses through (\(type))", read: path)
+        }
+        return .fail(
+            id,
+            "the IOMMU translates its accesses (\(type)): UIO's physical addresses reach nothing",
+            read: path,
+            remedy: "bind it to vfio-pci, or boot with iommu=pt"
+        )
     }
 
     private func override(_ record: PCIBus.Record) -> Finding {
@@ -163,11 +183,15 @@ extension Doctor {
             return .unknown("pci/power", "the kernel does not tell its power state", read: path)
         }
         if state == "D0" { return .ok("pci/power", "on (D0)", read: path) }
+        // vfio-pci puts a function to sleep that nobody has open.
+        if record.driver == "vfio-pci" {
+            return .ok("pci/power", "asleep (\(state)) until it is opened", read: path)
+        }
         return .warn(
             "pci/power",
             "asleep (\(state)): its registers read as ones until a driver wakes it",
             read: path,
-            remedy: "bind it; vfio-pci with disable_idle_d3=1 keeps it awake"
+            remedy: "bind it to a driver; the kernel's log says why it sleeps under one"
         )
     }
 

@@ -157,15 +157,26 @@ extension Doctor {
         let path = BindingJournal.directory
         switch directory(path) {
         case .names(let names) where !names.isEmpty:
-            let list = names.joined(separator: ", ")
+            let unfinished = names.filter { !isAsTold($0) }
+            guard let first = unfinished.first else {
+                let list = names.joined(separator: ", ")
+                return .ok(id, "changed by this program, and as it was told: \(list)", read: path)
+            }
             return .warn(
                 id,
-                "changed by this program and not restored: \(list)",
+                "changed by this program, and without the driver that it was told to have:"
+                    + " \(unfinished.joined(separator: ", "))",
                 read: path,
-                remedy: "vhost-pci device restore \(names[0])"
+                remedy: "vhost-pci device restore \(first)"
             )
         case .closed(let why): return .unknown(id, why, read: path)
         default: return .ok(id, "no binding was changed by this program", read: path)
         }
+    }
+
+    private func isAsTold(_ function: String) -> Bool {
+        let place = "\(PCIBus.directory)/\(function)"
+        let driver = tree.linkName("\(place)/driver")
+        return driver != nil && driver == file("\(place)/driver_override").text
     }
 }
