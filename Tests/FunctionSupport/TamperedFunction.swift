@@ -80,6 +80,7 @@ public final class TamperedFunction<Device: VirtioDevice>: PCIFunction {
 
 // Bent.
 extension TamperedFunction {
+    /// Reads configuration space, with `bytes` in the place of its own.
     public func readConfiguration(
         _ offset: Int,
         _ width: AccessWidth
@@ -93,6 +94,7 @@ extension TamperedFunction {
         return value
     }
 
+    /// Writes configuration space; what is `writable` is kept.
     public func writeConfiguration(
         _ offset: Int,
         _ width: AccessWidth,
@@ -103,11 +105,13 @@ extension TamperedFunction {
         try base.writeConfiguration(offset, width, value)
     }
 
+    /// Length of a BAR, as claimed.
     public func barSize(_ bar: Int) throws(PCIError) -> UInt64 {
         if let size = barSizes[bar] { return size }
         return try base.barSize(bar)
     }
 
+    /// Reads a register and lets `answer` change it.
     public func readRegister(
         _ bar: Int,
         _ offset: UInt64,
@@ -119,6 +123,7 @@ extension TamperedFunction {
         return answer?(offset, width, value) ?? value
     }
 
+    /// Writes a register unless the function is deaf to it.
     public func writeRegister(
         _ bar: Int,
         _ offset: UInt64,
@@ -133,22 +138,26 @@ extension TamperedFunction {
         try base.writeRegister(bar, offset, width, value)
     }
 
+    /// Connects a vector and notes it.
     public func connectInterrupt(_ vector: Int, to event: EventFD?) throws(PCIError) {
         interrupts[vector] = event
         try base.connectInterrupt(vector, to: event)
     }
 
+    /// Makes an arena and counts it.
     public func makeArena(size: Int) throws(PCIError) -> DMAArena {
         let arena = try base.makeArena(size: size)
         arenas += 1
         return arena
     }
 
+    /// Takes an arena back and counts it.
     public func releaseArena(_ arena: DMAArena) throws(PCIError) {
         try base.releaseArena(arena)
         arenas -= 1
     }
 
+    /// Resets the function, or does what `resets` says.
     public func reset() throws(PCIError) {
         if let resets { try resets() } else { try base.reset() }
     }
@@ -156,6 +165,7 @@ extension TamperedFunction {
 
 // Passed on.
 extension TamperedFunction {
+    /// Maps part of a BAR.
     public func mapWindow(
         _ bar: Int,
         offset: UInt64,
@@ -164,6 +174,7 @@ extension TamperedFunction {
         try base.mapWindow(bar, offset: offset, size: size)
     }
 
+    /// The doorbell of a register.
     public func doorbell(
         _ bar: Int,
         _ offset: UInt64,
@@ -172,11 +183,14 @@ extension TamperedFunction {
         try base.doorbell(bar, offset, value: value)
     }
 
+    /// Number of MSI-X vectors.
     public var interruptVectorCount: Int {
         get throws(PCIError) { try base.interruptVectorCount }
     }
 
+    /// Maps an arena.
     public func mapDMA(_ arena: DMAArena) throws(PCIError) { try base.mapDMA(arena) }
 
+    /// Takes an arena away.
     public func unmapDMA(_ arena: DMAArena) throws(PCIError) { try base.unmapDMA(arena) }
 }
