@@ -108,11 +108,11 @@ let package = Package(
             swiftSettings: strict
         ),
         .executableTarget(
-            name: "stray-dma",
+            name: "device-probe",
             dependencies: [
                 "VFIO", "Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec",
             ],
-            path: "tools/rig/StrayDMA",
+            path: "tools/rig/DeviceProbe",
             swiftSettings: strict
         ),
         tests("HostSystem", ["HostSystem", "CSystemShims", "RingSupport"]),

@@ -6,8 +6,16 @@
 
 device_a=0000:01:00.0 device_b=0000:02:00.0
 # What functions below leave for their caller.
-reason='' refusals=0 compared='' checked='' interrupts='' state='' complaint=''
+probe='' reason='' refusals=0 compared='' checked='' interrupts='' state='' complaint=''
 vfio_modules=(virtio_pci virtio_net vfio vfio_iommu_type1 vfio-pci uio uio_pci_generic)
+
+# our_probe: sets `probe` to the program of tools/rig/DeviceProbe, built as the product is
+# shellcheck disable=SC2034 # for the caller
+our_probe() {
+    swift build --package-path "$repository" -c release --product device-probe >"$work/probe.out" 2>&1 ||
+        fail "device-probe does not build"
+    probe=$(swift build --package-path "$repository" -c release --show-bin-path)/device-probe
+}
 
 # vfio_prepare KERNEL [FILE…]: 6.1, Debian 12's own, or 6.12, its backport; further programs for the
 # guest

@@ -1,3 +1,4 @@
+import Glibc
 import GuestMemory
 import HostSystem
 import PCI
@@ -65,6 +66,45 @@ final class NetEnd {
 
     /// What came into the receive buffer, if anything did.
     func received() -> [UInt8]? { receiveRing.used() }
+}
+
+// From one end to the other.
+extension NetEnd {
+    /// A frame in mapped memory has to arrive whole.
+    static func cross(
+        _ transmitter: NetEnd,
+        _ receiver: NetEnd,
+        _ when: String
+    ) throws {
+        let frame = NetEnd.frame(marker: 0x3a)
+        guard let got = try deliver(transmitter, receiver) else {
+            throw ProbeError.lost(when)
+        }
+        // Headers may differ: the receiver's has a buffer count.
+        guard got.dropFirst(NetEnd.headerLength) == frame.dropFirst(NetEnd.headerLength) else {
+            throw ProbeError.damaged(when)
+        }
+        print("a good frame crosses \(when)")
+    }
+
+    /// Starts both, sends one frame and waits for it, at most a second; nil when nothing came.
+    static func deliver(
+        _ transmitter: NetEnd,
+        _ receiver: NetEnd,
+        transmitFrom source: UInt64? = nil,
+        receiveAt target: UInt64? = nil
+    ) throws -> [UInt8]? {
+        try receiver.start()
+        try transmitter.start()
+        try receiver.receive(at: target)
+        try transmitter.transmit(from: source)
+        let deadline = Deadline(milliseconds: 1000)
+        while !deadline.hasPassed {
+            if let frame = receiver.received() { return frame }
+            usleep(500)
+        }
+        return nil
+    }
 }
 
 /// A split ring (virtio 1.3 §2.7) of which one descriptor is used, once.

@@ -22,18 +22,16 @@ struct CanaryPage {
         // Bits 0-54 are the page frame number, 63 says that it is in memory (Linux: pagemap.rst).
         let number = entry & (1 << 55 - 1)
         guard bytes.count == 8, entry >> 63 == 1, number != 0 else {
-            throw StrayError.noPhysicalAddress
+            throw ProbeError.noPhysicalAddress
         }
         physicalAddress = number * UInt64(Self.size)
     }
 
-    /// Throws when a byte has changed.
-    func check() throws {
+    /// The first byte that has changed.
+    var firstChange: Int? {
         let found = unsafe [UInt8](
             UnsafeRawBufferPointer(start: mapping.address, count: Self.size)
         )
-        for (index, (one, other)) in zip(found, expected).enumerated() where one != other {
-            throw StrayError.overwritten(physicalAddress, at: index)
-        }
+        return zip(found, expected).enumerated().first { $0.element.0 != $0.element.1 }?.offset
     }
 }
