@@ -22,9 +22,10 @@ public struct DeviceUse: Hashable, Sendable {
     /// Interface, disk, function or process, and its use, as `eth0 has the address 10.0.0.2`.
     public let text: String
 
-    /// All uses that can be seen. Those in other network or mount namespaces cannot.
+    /// All uses that can be seen.
     public static func list(of record: PCIBus.Record, in tree: HostTree) -> [DeviceUse] {
-        record.interfaces.flatMap { network($0, tree) } + record.disks.flatMap { storage($0, tree) }
+        record.interfaces.flatMap { network($0, tree) } + elsewhere(record, tree)
+            + record.disks.flatMap { storage($0, tree) }
             + virtualFunctions(record, tree) + bridge(record, tree) + processes(record, tree)
     }
 
@@ -48,6 +49,22 @@ public struct DeviceUse: Hashable, Sendable {
         texts += addresses(interface, tree).map { "\(interface) has the address \($0)" }
         texts += routes(interface, tree).map { "\(interface) has \($0)" }
         return texts.map { DeviceUse(kind: .network, text: $0) }
+    }
+
+    /// A driver of network devices whose interface does not show has it in another network
+    /// namespace, where nobody can see from here what it is used for.
+    private static func elsewhere(_ record: PCIBus.Record, _ tree: HostTree) -> [DeviceUse] {
+        let isEthernet = record.identity.classCode >> 8 == 0x0200
+        guard isEthernet, record.interfaces.isEmpty, var driver = record.driver,
+            !["vfio", "uio", "stub"].contains(where: driver.contains)
+        else { return [] }
+        if record.isVirtio {
+            let name = record.virtioDevice?.name ?? "none"
+            guard let own = tree.linkName("\(record.directory)/\(name)/driver") else { return [] }
+            driver = own
+        }
+        let text = "\(driver) has its interface in another network namespace"
+        return [DeviceUse(kind: .network, text: text)]
     }
 
     private static func addresses(_ interface: String, _ tree: HostTree) -> [String] {

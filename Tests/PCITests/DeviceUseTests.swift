@@ -91,6 +91,23 @@ import Testing
         try expectInUse(host, "eth7 carries eth7.5")
     }
 
+    @Test func `HI-J1: an interface in another network namespace is held`() throws {
+        let host = try machine()
+        let virtio = "\(FixtureTree.device(address))/virtio0"
+        try host.directory(virtio)
+        #expect(try refusal(host) == nil)
+        try host.link("\(virtio)/driver", to: "../../../../bus/virtio/drivers/virtio_net")
+        try expectInUse(host, "virtio_net has its interface in another network namespace")
+        try host.interface("eth7", of: address)
+        #expect(try refusal(host) == nil)
+        for (driver, isFree) in [("e1000e", false), ("igb_uio", true), ("pci-stub", true)] {
+            let other = try FixtureTree()
+            try other.driver("vfio-pci")
+            try other.function(address, vendor: 0x8086, device: 1, driver: driver, group: 3)
+            #expect(try (refusal(other) == nil) == isFree, "\(driver)")
+        }
+    }
+
     @Test func `HI-J2: a mounted partition holds its disk, by number and by name`() throws {
         let host = try machine()
         try host.disk("vdq", of: address, partitions: ["vdq1"])
