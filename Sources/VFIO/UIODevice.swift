@@ -34,6 +34,8 @@ public final class UIODevice: HostFunction {
     private var configuration: FileDescriptor?
     private var node: FileDescriptor?
     private var memory: UIOMemory
+    // The function has another driver, or is no more: nothing of it is touched again.
+    private var isLost = false
 
     /// Opens a function that is bound to uio_pci_generic.
     ///
@@ -121,7 +123,7 @@ extension UIODevice {
     /// Reads configuration space; bytes beyond its end read as ones.
     public func readConfiguration(_ offset: Int, _ width: AccessWidth) throws(PCIError) -> UInt32 {
         let none = UInt32.max >> UInt32(32 - 8 * width.rawValue)
-        guard let at = position(offset, width), let configuration else { return none }
+        guard !isLost, let at = position(offset, width), let configuration else { return none }
         return try read(configuration, at, width)
     }
 
@@ -131,7 +133,7 @@ extension UIODevice {
         _ width: AccessWidth,
         _ value: UInt32
     ) throws(PCIError) {
-        guard let at = position(offset, width), let configuration else { return }
+        guard !isLost, let at = position(offset, width), let configuration else { return }
         try write(configuration, at, width, value)
     }
 
@@ -221,6 +223,7 @@ extension UIODevice {
         _ size: UInt64,
         alignment: AccessWidth
     ) throws(PCIError) -> UIORegion {
+        guard !isLost else { throw .deviceGone }
         guard regions.indices.contains(bar), size > 0, regions[bar].holds(offset, size),
             offset % UInt64(alignment.rawValue) == 0
         else { throw .range(bar: bar, offset: offset, size: size) }
@@ -293,7 +296,8 @@ extension UIODevice {
     /// 0: uio_pci_generic has INTx only.
     public var interruptVectorCount: Int { get throws(PCIError) { 0 } }
 
-    /// Tells of INTx where asked for, and of the function's end.
+    /// Tells of INTx where asked for, and that the function was unbound or removed: then no register
+    /// of it is touched any more, because somebody else may have it.
     public func watch(
         on loop: EventLoop,
         line: Bool,
@@ -314,9 +318,10 @@ extension UIODevice {
                 watch?.endDescriptors()
             }
         }
-        // Kernels do not wake who waits at the node of a function that is taken away.
+        // Kernels wake nobody when the function is unbound or removed, and do not wait for us either.
         watch.repeating(everyMilliseconds: Self.presencePeriod) { [weak self] in
             guard let self, self.isGone else { return }
+            self.isLost = true
             self.stopWatching()
             tell(.gone)
         }
@@ -324,7 +329,9 @@ extension UIODevice {
     }
 
     private var isGone: Bool {
-        (try? readConfiguration(ConfigurationHeader.vendor, .word)) ?? 0xffff == 0xffff
+        if host.tree.linkName("\(host.folder)/driver") != UIOHost.driver { return true }
+        let vendor = try? readConfiguration(ConfigurationHeader.vendor, .word)
+        return vendor == nil || vendor == 0xffff
     }
 
     /// Tells nothing any more.

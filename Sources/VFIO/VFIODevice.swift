@@ -345,18 +345,23 @@ extension VFIODevice {
     public func unmapDMA(_ arena: DMAArena) throws(PCIError) { try memory?.unmap(arena) }
 
     /// Resets the function and keeps interrupts and mappings as they are; `notSupported` for a
-    /// function that the kernel cannot reset by itself.
+    /// function that the kernel cannot reset by itself, with those whom a bus reset would hit too.
     public func reset() throws(PCIError) {
-        let none = PCIError.notSupported(
-            "a reset of \(address) alone: the function has none"
-                + " (see reset_method in sysfs; a bus reset hits others too)"
-        )
-        guard canReset else { throw none }
+        guard canReset else { throw hasNoReset }
         do throws(SystemError) {
             try kernel.reset(try opened())
         } catch {
-            throw error.errno == .invalidArgument ? none : .system(error)
+            throw error.errno == .invalidArgument ? hasNoReset : .system(error)
         }
+    }
+
+    private var hasNoReset: PCIError {
+        let others = ((try? hotResetMembers()) ?? []).map(\.address).filter { $0 != address }
+        let list = others.map { "\($0)" }.joined(separator: ", ")
+        return .notSupported(
+            "a reset of \(address) alone: the function has none (see reset_method in sysfs)"
+                + (others.isEmpty ? "" : ", and a reset of its bus would hit \(list) too")
+        )
     }
 
     /// Whom a reset of the whole bus or slot would hit: this function and others, as the kernel says.

@@ -172,6 +172,23 @@ import Virtqueue
         #expect(told == [.gone])
     }
 
+    @Test func `HI-J34: a function that was unbound is touched no more`() throws {
+        let device = try fixture.open()
+        let loop = try EventLoop()
+        var told: [HostFunctionEvent] = []
+        try device.watch(on: loop, line: false) { told.append($0) }
+        try device.writeConfiguration(ConfigurationHeader.command, .word, 0x0006)
+        fixture.tree.link("\(Self.folder)/driver", "../drivers/virtio-pci")
+        for _ in 0..<3 where told.isEmpty { try loop.turn(limitMilliseconds: 600) }
+        #expect(told == [.gone])
+        #expect(failure { try device.writeRegister(0, 0, .byte, 1) }.hasPrefix("pci/device-gone"))
+        #expect(failure { _ = try device.readRegister(0, 0, .byte) }.hasPrefix("pci/device-gone"))
+        #expect(failure { _ = try device.doorbell(0, 0, value: 0) }.hasPrefix("pci/device-gone"))
+        try device.writeConfiguration(ConfigurationHeader.command, .word, 0)
+        #expect(try device.readConfiguration(0, .long) == 0xffff_ffff)
+        #expect(try fixture.command == 0x0006)
+    }
+
     @Test func `memory is the function's own or not reachable at all`() throws {
         let device = try fixture.open()
         let arena = try device.makeArena(size: 4096)

@@ -192,6 +192,9 @@ import Virtqueue
         kernel.calls = []
         #expect(failure { try open().reset() }.hasPrefix("not supported: a reset"))
         #expect(!kernel.calls.contains("reset"))
+        kernel.hotReset =
+            Answer.words(28, 0, 2) + Answer.words(4, 0x0003_0000) + Answer.words(5, 0x0903_0000)
+        #expect(failure { try open().reset() }.hasSuffix("would hit 0000:03:01.1 too"))
     }
 
     @Test func `HI-H28: whom a hot reset hits is read within the answer`() throws {
