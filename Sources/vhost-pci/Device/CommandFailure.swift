@@ -66,8 +66,6 @@ struct CommandFailure: Encodable {
             try work()
         } catch let status as ExitCode {
             throw status
-        } catch let usage as ValidationError {
-            throw usage
         } catch {
             let failure = CommandFailure(error)
             StepReporter.write("vhost-pci: \(failure.line)\n", to: STDERR_FILENO)

@@ -2,6 +2,7 @@ import ArgumentParser
 import DeviceCheck
 import Glibc
 import PCI
+import VFIO
 
 /// `vhost-pci device check`.
 struct DeviceCheckCommand: ParsableCommand {
@@ -40,12 +41,19 @@ struct DeviceCheckCommand: ParsableCommand {
                 unsafeNoIOMMU: opening.unsafeNoIOMMU,
                 in: host.tree
             )
+            if let warning = (function as? any HostFunction)?.warning {
+                StepReporter.write("vhost-pci: \(warning)\n", to: STDERR_FILENO)
+            }
             let results = DeviceCheck.run(function, only: only) { result in
                 guard !host.json else { return }
                 StepReporter.write(DeviceCheckReport.line(result) + "\n", to: STDOUT_FILENO)
             }
             guard !results.isEmpty else {
-                throw ValidationError("--only: no rule has the id \(only.joined(separator: ", "))")
+                StepReporter.write(
+                    "vhost-pci: --only: no rule has the id \(only.joined(separator: " or "))\n",
+                    to: STDERR_FILENO
+                )
+                throw ExitCode(2)
             }
             let report = DeviceCheckReport(target: "\(target)", results: results)
             if host.json {
