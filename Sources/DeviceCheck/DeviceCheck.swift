@@ -46,18 +46,18 @@ public enum DeviceCheck {
         return log.results
     }
 
-    /// Lets BARs answer and the function reach memory, whatever DEV-P found.
+    /// Lets BARs answer, whatever DEV-P found. The function may reach memory only once it was reset.
     private static func enable(_ function: any PCIFunction) {
         do throws(PCIError) {
             let command = try function.readConfiguration(ConfigurationHeader.command, .word)
-            let wanted = CommandRegister([.memorySpace, .busMaster]).rawValue
+            let wanted = CommandRegister.memorySpace.rawValue
             try function.writeConfiguration(
                 ConfigurationHeader.command,
                 .word,
                 command | UInt32(wanted)
             )
         } catch {
-            // DEV-P-11 and DEV-P-12 do the same and keep the error.
+            // DEV-P-11 does the same and keeps the error.
         }
     }
 }

@@ -88,8 +88,9 @@ final class DeviceRegisters {
     }
 
     /// From reset to FEATURES_OK with these features; true when the device kept FEATURES_OK.
+    /// Throws when the device does not come out of reset: nothing may be written to it then.
     func negotiate(_ features: FeatureBits) throws -> Bool {
-        _ = try reset()
+        guard try reset() != nil else { throw CheckProblem.notReset }
         try setStatus(.acknowledge)
         try setStatus([.acknowledge, .driver])
         try setFeatures(features)

@@ -111,6 +111,10 @@ struct FunctionChecks {
                 let wanted = before | UInt32(bit.rawValue)
                 try function.writeConfiguration(ConfigurationHeader.command, .word, wanted)
                 let after = try read(ConfigurationHeader.command, .word)
+                // Not before a reset: rings of an earlier driver may still be in use.
+                if bit == .busMaster {
+                    try function.writeConfiguration(ConfigurationHeader.command, .word, before)
+                }
                 return .expect(after & UInt32(bit.rawValue) != 0, "command \(hex(after))")
             }
         }

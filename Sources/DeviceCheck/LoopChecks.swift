@@ -96,7 +96,10 @@ struct LoopChecks {
         var found: (length: UInt32, bytes: [UInt8])?
         var failure: CheckProblem?
         _ = try waits(milliseconds: Self.patience) {
-            while found == nil, failure == nil, let used = rings.receive.take() {
+            // Not more at once than were given, or a device that never ends would never be timed.
+            var turns = Self.buffers
+            while turns > 0, found == nil, failure == nil, let used = rings.receive.take() {
+                turns -= 1
                 guard used.id < UInt32(Self.buffers), used.length <= UInt32(Self.bufferLength)
                 else {
                     failure = .usedElement(used.id, used.length)
@@ -136,13 +139,15 @@ struct LoopChecks {
     }
 }
 
-/// Why a frame could not be followed.
+/// Why a check could not be carried out.
 enum CheckProblem: Error, CustomStringConvertible {
+    case notReset
     case notTaken
     case usedElement(UInt32, UInt32)
 
     var description: String {
         switch self {
+        case .notReset: "the device does not come out of reset, see DEV-R-01"
         case .notTaken: "the frame was not taken within a second"
         case .usedElement(let id, let length): "used id \(id) with \(length) bytes"
         }

@@ -65,7 +65,8 @@ struct RecoveryChecks {
         _ = try waits(milliseconds: 100) { try device.transport.status().contains(.needsReset) }
         let status = try device.transport.status()
         var strange: [UInt32] = []
-        while let used = ring.take(), strange.count <= Int(ring.size) {
+        for _ in 0..<4 * Int(ring.size) {
+            guard let used = ring.take() else { break }
             if used.id >= UInt32(ring.size) { strange.append(used.id) }
         }
         guard strange.isEmpty else { return .fail("used ids \(strange) of a ring of \(ring.size)") }

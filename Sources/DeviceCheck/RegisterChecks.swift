@@ -102,7 +102,7 @@ struct RegisterChecks {
                     faults.append("\(name) reads \(hex(seen.1)) \(hex(seen.0))")
                 }
             }
-            _ = try registers.reset()
+            guard try registers.reset() != nil else { throw CheckProblem.notReset }
             return .none(faults, otherwise: "queue \(queue) keeps all three")
         }
     }

@@ -30,20 +30,15 @@ public final class PCITransport: VirtioTransport {
     private var notifyOffsets: [Int: UInt64] = [:]
     private var events: [UInt16: EventFD] = [:]
 
-    /// Finds the virtio structures of a function, and lets it answer and reach memory.
+    /// Finds the virtio structures of a function, and lets it answer. It may reach memory only after
+    /// the first reset: until then it could still work on rings of whoever drove it before.
     ///
     /// Throws `capability`, `capabilityLoop` or `notifyRange` when the function cannot be driven.
     public init(function: any PCIFunction) throws(VirtioError) {
         self.function = function
         do {
             deviceType = try Self.deviceType(of: function)
-            let command = try function.readConfiguration(ConfigurationHeader.command, .word)
-            let wanted = CommandRegister([.memorySpace, .busMaster]).rawValue
-            try function.writeConfiguration(
-                ConfigurationHeader.command,
-                .word,
-                command | UInt32(wanted)
-            )
+            try Self.changeCommand(of: function) { $0.union(.memorySpace) }
             structures = try PCIStructures(function)
         } catch .deviceGone {
             throw .deviceGone
@@ -95,6 +90,9 @@ public final class PCITransport: VirtioTransport {
         while try status() != [] {
             guard !deadline.hasPassed else { throw .resetTimeout(milliseconds: resetLimit) }
             usleep(1000)
+        }
+        try present { () throws(PCIError) in
+            try Self.changeCommand(of: function) { $0.union(.busMaster) }
         }
     }
 
@@ -285,7 +283,7 @@ extension PCITransport {
             // Ones can be a value; in the status byte they cannot.
             let status = register == .deviceStatus ? value : try readRaw(.deviceStatus)
             if status == 0xff {
-                isGone = true
+                leave()
                 throw .deviceGone
             }
         }
@@ -361,11 +359,34 @@ extension PCITransport {
         do {
             return try access()
         } catch .deviceGone {
-            isGone = true
+            leave()
             throw .deviceGone
         } catch {
             throw .pci(error)
         }
+    }
+
+    /// Touches the device no more. One that only seems to be gone is kept from memory, if it lets
+    /// us: its driver is about to give that memory back.
+    private func leave() {
+        isGone = true
+        try? Self.changeCommand(of: function) { $0.subtracting(.busMaster) }
+    }
+
+    private static func changeCommand(
+        of function: any PCIFunction,
+        _ change: (CommandRegister) -> CommandRegister
+    ) throws(PCIError) {
+        let value = try function.readConfiguration(ConfigurationHeader.command, .word)
+        guard value != 0xffff else { throw .deviceGone }
+        let before = CommandRegister(rawValue: UInt16(truncatingIfNeeded: value))
+        let after = change(before)
+        guard after != before else { return }
+        try function.writeConfiguration(
+            ConfigurationHeader.command,
+            .word,
+            UInt32(after.rawValue)
+        )
     }
 
     private static func width(_ register: CommonConfiguration) -> AccessWidth {

@@ -259,6 +259,17 @@ import VirtioSpec
         try expectFailures(["DEV-R-01"], reading: .deviceStatus) { $0 | 1 }
     }
 
+    @Test func `DEV-R-01: a device that does not reset is not driven any further`() throws {
+        let function = try TamperedFunction(NetStub())
+        function.answer = { offset, _, value in
+            offset == UInt64(CommonConfiguration.deviceStatus.offset) ? value | 1 : value
+        }
+        let found = function.verdicts(["DEV-R-0", "DEV-S-10"])
+        #expect(found["DEV-S-10"]?.verdict == .fail)
+        let driverOK = UInt32(DeviceStatus.driverOK.rawValue)
+        #expect(function.statuses.allSatisfy { $0 & driverOK == 0 })
+    }
+
     @Test func `DEV-C-17: two shared memory regions of one id`() throws {
         try expectFailures(["DEV-C-17"]) { function in
             for type in [VirtioCapabilityType.device, .interruptStatus] {

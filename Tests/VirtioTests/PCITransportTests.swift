@@ -38,6 +38,28 @@ import VirtioSpec
         }
     }
 
+    private func masters() throws -> Bool {
+        let command = try function.base.readConfiguration(ConfigurationHeader.command, .word)
+        return command & UInt32(CommandRegister.busMaster.rawValue) != 0
+    }
+
+    @Test func `HI-H13: the function reaches no memory before its first reset`() throws {
+        let transport = try PCITransport(function: function)
+        _ = try transport.deviceFeatures()
+        #expect(try !masters(), "rings of an earlier driver may still be in use")
+        try transport.reset()
+        #expect(try masters())
+    }
+
+    @Test func `HI-A53: a device that seems to be gone is kept from memory`() throws {
+        let transport = try PCITransport(function: function)
+        try transport.reset()
+        function.answer = { _, width, _ in .max >> UInt32(32 - 8 * width.rawValue) }
+        #expect(throws: VirtioError.self) { try transport.status() }
+        #expect(transport.isGone)
+        #expect(try !masters())
+    }
+
     @Test func `HI-A50: a reset that never completes is given up`() {
         fix(.deviceStatus, 1)
         let clock = ContinuousClock()
