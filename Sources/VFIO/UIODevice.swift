@@ -11,7 +11,8 @@ public import Virtqueue
 /// is for machines without an IOMMU, and opens only for whoever says so. There is no MSI-X.
 ///
 /// Control path, one thread. Letting go masks INTx, ends bus mastering, unmaps BARs, closes the device
-/// and frees its memory, in this order. For a process that is killed the kernel ends bus mastering.
+/// and frees its memory, in this order. For a process that is killed the kernel ends bus mastering when
+/// it closes the device, which may be a moment after the memory is free.
 public final class UIODevice: HostFunction {
     /// Where the function is.
     public let address: PCIAddress
@@ -59,11 +60,9 @@ public final class UIODevice: HostFunction {
         withoutIsolation: Bool,
         pages: any PhysicalPages
     ) throws(PCIError) {
-        let node = try host.open(
-            try host.node(withoutIsolation: withoutIsolation),
-            exclusively: true
-        )
-        let configuration = try host.open("\(host.folder)/config")
+        let path = try host.node(withoutIsolation: withoutIsolation)
+        let configuration = try host.claim(path)
+        let node = try host.open(path)
         let size = try presenting { () throws(SystemError) in try configuration.status().size }
         // Who may read no more than the header is shown 64 bytes.
         let shown = try presenting { () throws(SystemError) in

@@ -71,27 +71,36 @@ struct UIOHost {
         )
     }
 
-    /// Opens a file of the function.
-    func open(_ path: String, exclusively: Bool = false) throws(PCIError) -> FileDescriptor {
-        let place = tree.place(of: path)
+    /// Opens configuration space for us alone; `uio/busy` when `node` has a user.
+    ///
+    /// Asked before the node is opened: the kernel ends bus mastering whenever anybody closes it, and
+    /// that would be the end of the other program's traffic.
+    func claim(_ node: String) throws(PCIError) -> FileDescriptor {
+        let configuration = try open("\(folder)/config")
+        let place = tree.place(of: node)
+        let holders = tree.holders(of: place)
+        var isFree = holders.isEmpty
         do throws(SystemError) {
-            let file = try FileDescriptor.open(place, writable: true)
-            if exclusively { try file.lock() }
-            return file
+            try configuration.lock()
+        } catch {
+            guard error.errno == .wouldBlock else { throw .system(error) }
+            isFree = false
+        }
+        guard !isFree else { return configuration }
+        let by = holders.isEmpty ? "" : ", by \(holders.joined(separator: ", "))"
+        throw refusal("uio/busy", "\(place) is in use already\(by)", "end that program first")
+    }
+
+    /// Opens a file of the function.
+    func open(_ path: String) throws(PCIError) -> FileDescriptor {
+        do throws(SystemError) {
+            return try FileDescriptor.open(tree.place(of: path), writable: true)
         } catch {
             switch error.errno {
-            case .wouldBlock:
-                let holders = tree.holders(of: place)
-                let by = holders.isEmpty ? "" : ", by \(holders.joined(separator: ", "))"
-                throw refusal(
-                    "uio/busy",
-                    "\(place) is in use already\(by)",
-                    "end that program first"
-                )
             case .accessDenied, .notPermitted:
                 throw closed(path, error)
             case .noSuchFile, .noDevice:
-                throw refusal("uio/module", "\(place): \(error.errno)")
+                throw refusal("uio/module", "\(tree.place(of: path)): \(error.errno)")
             default:
                 throw .system(error)
             }

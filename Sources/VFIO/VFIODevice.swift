@@ -90,6 +90,8 @@ public final class VFIODevice: HostFunction {
         stopBusMaster()
         doorbells = []
         windows = [:]
+        // Each kind of interrupt holds the device's file, too.
+        interrupts = [:]
         file = nil
         memory?.clear()
         memory = nil
