@@ -185,7 +185,10 @@ public struct DevicePort: ~Copyable {
         count: Int
     ) -> Int {
         guard !isBroken else { return 0 }
-        if freeCount < count { reclaim() }
+        if freeCount < count {
+            reclaim()
+            guard !isBroken else { return 0 }
+        }
         let most = UInt32(truncatingIfNeeded: transmitSize &- NetHeader.size)
         let end = from &+ count
         var index = from
