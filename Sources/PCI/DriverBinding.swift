@@ -106,7 +106,7 @@ public struct DriverBinding {
         }
         let mustProbe =
             kept == nil
-            ? mustLeave || (record.driver == nil && !writes.isEmpty)
+            ? mustLeave || record.driver == nil
             : wanted != nil && record.driver != wanted
         if mustProbe { writes.append(AttributeWrite("\(address)", to: Self.probe)) }
         if kept == nil, writes.isEmpty {
@@ -186,6 +186,9 @@ extension DriverBinding {
 
     /// Writes the journal unless it holds an earlier state of the same device; true when it did.
     private func keep(_ plan: BindingPlan) throws(PCIError) -> Bool {
+        // What is being put back is not what was there before: a record of it would turn the next
+        // restore around.
+        if plan.isRestoring { return false }
         if let kept = try journal.entry(plan.address), kept.identity == plan.identity {
             return false
         }

@@ -175,6 +175,22 @@ import Testing
         #expect(try host.text("\(device)/driver_override") == "(null)")
     }
 
+    @Test func `HI-J12: a restore that nothing is on record for leaves no record, cut off or not`()
+        throws
+    {
+        let (host, kernel, binding) = try machine()
+        let journal = BindingJournal(host.tree)
+        try host.file("\(device)/driver_override", "vfio-pci\n")
+        try host.bind(address, to: "vfio-pci")
+        // As it stands when the program was killed between its last two writes.
+        let plan = try binding.restorePlan(try pci)
+        for write in plan.writes.dropLast() { try kernel.write(write.text, to: write.path) }
+        #expect(try journal.entry(try pci) == nil)
+        #expect(try binding.carryOut(try binding.restorePlan(try pci)) == "virtio-pci")
+        #expect(try host.text("\(device)/driver_override") == "(null)")
+        #expect(try journal.entry(try pci) == nil)
+    }
+
     // MARK: Wrong arguments
 
     @Test func `HI-J10: an address given as the driver is noticed`() throws {
