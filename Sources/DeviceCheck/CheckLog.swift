@@ -11,6 +11,15 @@ final class CheckLog {
         self.report = report
     }
 
+    /// Notes a failure that has to be told whatever was asked for, in the place of what that rule
+    /// found before.
+    func insist(_ id: String, _ subject: String, _ evidence: String) {
+        results.removeAll { $0.id == id }
+        let result = CheckResult(id, subject, .fail, evidence)
+        results.append(result)
+        report(result)
+    }
+
     /// Holds one rule against the device.
     func check(_ id: String, _ subject: String, _ body: () throws -> CheckOutcome) {
         guard prefixes.isEmpty || prefixes.contains(where: { id.hasPrefix($0) }) else { return }

@@ -98,14 +98,15 @@ final class CheckedDevice {
         return ring.take(1).first
     }
 
-    /// After everything: status 0, memory given back. What fails here was a result before.
-    func leaveInReset() {
+    /// After everything: status 0, memory given back. What went wrong, if anything: memory of a
+    /// device that does not reset stays mapped until the function is closed, which keeps it from harm.
+    func leaveInReset() -> (any Error)? {
         do {
             try stop()
             try transport.releaseArena(arena)
+            return nil
         } catch {
-            // The device did not even reset: DEV-X says so. Its memory stays mapped until the
-            // function is closed, which is what keeps it from harm.
+            return error
         }
     }
 }

@@ -25,7 +25,7 @@ public enum DeviceCheck {
         enable(function)
         StructureChecks(function, structures).run(log)
         guard let registers = DeviceRegisters(function, structures) else {
-            log.check("DEV-R-01", "reset") { .fail("there is no common configuration to drive") }
+            log.insist("DEV-R-01", "reset", "there is no common configuration to drive")
             return log.results
         }
         RegisterChecks(function, registers, structures).run(log)
@@ -34,7 +34,7 @@ public enum DeviceCheck {
         do {
             device = try CheckedDevice(function, registers)
         } catch {
-            log.check("DEV-Q-01", "driver") { throw error }
+            log.insist("DEV-Q-01", "driver", "\(error)")
             return log.results
         }
         NetConfigurationChecks(device).run(log)
@@ -42,7 +42,9 @@ public enum DeviceCheck {
         InterruptChecks(device).run(log)
         LoopChecks(device).run(log)
         RecoveryChecks(device).run(log)
-        device.leaveInReset()
+        if let error = device.leaveInReset() {
+            log.insist("DEV-X-06", "left in reset", "\(error)")
+        }
         return log.results
     }
 

@@ -270,6 +270,18 @@ import VirtioSpec
         #expect(function.statuses.allSatisfy { $0 & driverOK == 0 })
     }
 
+    @Test func `DEV-R-01, DEV-X-06: what stops the checks is told, whatever was asked for`() throws
+    {
+        let hidden = try TamperedFunction(NetStub())
+        hidden.bytes[try hidden.capability(.common) + 3] = 0x77
+        #expect(hidden.verdicts(["DEV-X"])["DEV-R-01"]?.verdict == .fail)
+        let stuck = try TamperedFunction(NetStub())
+        stuck.answer = { offset, _, value in
+            offset == UInt64(CommonConfiguration.deviceStatus.offset) ? value | 1 : value
+        }
+        #expect(stuck.verdicts(["DEV-P"])["DEV-X-06"]?.verdict == .fail)
+    }
+
     @Test func `DEV-C-17: two shared memory regions of one id`() throws {
         try expectFailures(["DEV-C-17"]) { function in
             for type in [VirtioCapabilityType.device, .interruptStatus] {
