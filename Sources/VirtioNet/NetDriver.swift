@@ -111,8 +111,10 @@ public final class NetDriver {
     /// none. Tells of changes through `onEvent`.
     public func check() {
         guard state == .running else { return }
-        do {
-            try transport.requireHealthy()
+        do throws(VirtioError) {
+            // One that fell out of DRIVER_OK by itself serves no queue and says no more.
+            let status = try transport.requireHealthy()
+            guard status.contains(.driverOK) else { throw .needsReset(status) }
             try readLink(tells: true)
         } catch .needsReset(let status) {
             state = .needsReset

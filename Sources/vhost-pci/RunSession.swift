@@ -55,8 +55,13 @@ final class RunSession {
             reporter.step(text, from: name, id: id)
         }
         defer {
-            // Workers first; where one is stuck, what it may touch stays.
-            if (try? engine.stop()) != nil { _ = devices.close() }
+            // Workers first; where one is stuck, what it may touch stays, for good: a doorbell is the
+            // address of a register that its function keeps mapped.
+            if (try? engine.stop()) != nil {
+                _ = devices.close()
+            } else {
+                _ = unsafe Unmanaged.passRetained(devices)
+            }
         }
         try peers?.start(engine)
         for (name, function) in functions {
@@ -200,6 +205,8 @@ final class RunSession {
         devices.look(engine.snapshot())
         peers?.stop()
         try engine.stop()
+        // What the last turns met shows only now.
+        devices.account(engine.snapshot())
         reasons += devices.reasons + devices.close() + (peers?.destroy() ?? [])
         reporter.tellOmitted()
         return ReportBuilder(

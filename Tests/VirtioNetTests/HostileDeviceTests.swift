@@ -101,6 +101,19 @@ import Virtqueue
         }
     }
 
+    @Test func `HI-A48: a device that falls out of DRIVER_OK by itself is noticed`() throws {
+        let rig = try NetRig()
+        try rig.driver.start()
+        rig.function.answer = { offset, _, value in
+            offset == UInt64(CommonConfiguration.deviceStatus.offset) ? 0 : value
+        }
+        rig.driver.check()
+        #expect(rig.driver.state == .needsReset)
+        #expect(rig.events == [.needsReset([])])
+        try rig.driver.stop()
+        #expect(rig.function.arenas == 0)
+    }
+
     @Test func `HI-A49: a device that takes no features is told FAILED and let go`() throws {
         let rig = try NetRig()
         rig.station.misdeeds = .refusesFeatures

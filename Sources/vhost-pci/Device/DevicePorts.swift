@@ -102,6 +102,17 @@ final class DevicePorts {
         for device in devices where device.trouble != nil && device.driver != nil { letGo(device) }
     }
 
+    /// Notes the rings that broke without being seen by `look`, when all workers have ended.
+    func account(_ report: EngineReport) {
+        for device in devices where device.trouble == nil {
+            let errors = report.ports[device.port.index].ringErrors
+            guard !errors.isEmpty else { continue }
+            let why = "\(errors.keys.sorted().joined(separator: ", ")): the device broke a ring"
+            device.trouble = why
+            reasons.append("\(device.name): \(why)")
+        }
+    }
+
     /// Resets the devices; no worker may use their queue pairs any more. Returns what went wrong.
     func close() -> [String] {
         var failures: [String] = []

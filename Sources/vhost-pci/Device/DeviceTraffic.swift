@@ -52,6 +52,8 @@ final class DeviceTraffic {
     static let mixedLengths = [60, 64, 65, 128, 256, 512, 1024, 1280, 1514]
 
     private static let frameRoom = 2048
+    /// How often the devices' status is looked at, in nanoseconds.
+    private static let lookInterval: UInt64 = 200_000_000
     private let plan: Plan
     private let loop: EventLoop
     private let report: (String) -> Void
@@ -76,7 +78,10 @@ final class DeviceTraffic {
     /// Brings both up, sends, resets both.
     func run(_ functions: [(name: String, function: any PCIFunction)]) throws -> TrafficReport {
         precondition(functions.count == 2, "there are two ends")
-        defer { for end in ends { try? end.driver.stop() } }
+        defer {
+            for end in ends { try? end.driver.stop() }
+            for entry in functions { (entry.function as? any HostFunction)?.stopWatching() }
+        }
         for (index, entry) in functions.enumerated() { try add(entry, UInt8(index + 1)) }
         if let reason = try waitForLinks() { return result(0, [reason]) }
         let longest = ends.compactMap(\.driver.identity.mtu).min().map { Int($0) + 14 } ?? 1514
@@ -93,8 +98,13 @@ final class DeviceTraffic {
             )
         }
         let started = MonotonicClock.now
-        let reasons = try exchange()
-        return result(Double(MonotonicClock.now - started) / 1e9, reasons)
+        var reasons = try exchange()
+        let seconds = Double(MonotonicClock.now - started) / 1e9
+        if reasons.isEmpty, let trouble = trouble() { reasons.append(trouble) }
+        for end in ends {
+            do { try end.driver.stop() } catch { reasons.append("\(end.name): \(error)") }
+        }
+        return result(seconds, reasons)
     }
 
     private func add(
@@ -126,8 +136,9 @@ final class DeviceTraffic {
             }
             if let host = entry.function as? any HostFunction {
                 if let warning = host.warning { report("\(entry.name): \(warning)") }
+                let address = host.address
                 try host.watch(on: loop, line: false) { [weak end] event in
-                    let refusal = event.refusal(of: host.address)
+                    let refusal = event.refusal(of: address)
                     if let refusal { end?.trouble = "\(entry.name): \(refusal)" }
                 }
             }
@@ -153,6 +164,8 @@ final class DeviceTraffic {
     /// Sends and receives until all frames are there, or nothing moves any more.
     private func exchange() throws -> [String] {
         var last = MonotonicClock.now
+        var nextLook = last + Self.lookInterval
+        var best: UInt64 = 0
         var turn = 0
         let patience = UInt64(plan.timeout * 1e9)
         var bursts = Bursts()
@@ -164,16 +177,24 @@ final class DeviceTraffic {
             }
             turn &+= 1
             if let reason = trouble() { return [reason] }
-            if moved > 0 {
-                last = MonotonicClock.now
-                if turn % 64 == 0 { try loop.turn(limitMilliseconds: 0) }
-                continue
-            }
-            guard MonotonicClock.now - last < patience else {
+            let now = MonotonicClock.now
+            if now >= nextLook {
+                nextLook = now + Self.lookInterval
                 for end in ends { end.driver.check() }
                 if let reason = trouble() { return [reason] }
+            }
+            // Frames of others, and damaged ones, are no progress: they may go on for ever.
+            let arrived = flows.reduce(0) { $0 &+ $1.received }
+            if arrived > best {
+                best = arrived
+                last = now
+            } else if now - last >= patience {
                 let seconds = FinalTable.decimal(plan.timeout, places: 1)
                 return ["nothing has arrived for \(seconds) s"]
+            }
+            guard moved == 0 else {
+                if turn % 64 == 0 { try loop.turn(limitMilliseconds: 0) }
+                continue
             }
             try rest()
         }
