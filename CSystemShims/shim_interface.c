@@ -12,7 +12,10 @@ int shim_interface_addresses(const char *name, uint32_t *out, int capacity) {
         return -errno;
     int count = 0;
     for (struct ifaddrs *entry = list; entry; entry = entry->ifa_next) {
-        if (!entry->ifa_addr || entry->ifa_addr->sa_family != AF_INET || strcmp(entry->ifa_name, name))
+        /* The label of an address, eth0:vip, has the interface's name in front. */
+        size_t length = strcspn(entry->ifa_name, ":");
+        if (!entry->ifa_addr || entry->ifa_addr->sa_family != AF_INET || length != strlen(name) ||
+            strncmp(entry->ifa_name, name, length) != 0)
             continue;
         struct sockaddr_in address;
         memcpy(&address, entry->ifa_addr, sizeof address);

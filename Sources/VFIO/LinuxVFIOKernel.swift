@@ -49,7 +49,7 @@ public final class LinuxVFIOKernel: VFIOKernel {
         for line in status.split(separator: "\n") {
             let words = line.split(whereSeparator: { $0 == " " || $0 == "\t" })
             guard words.count >= 2 else { continue }
-            if words[0] == "VmLck:" { used = (UInt64(words[1]) ?? 0) * 1024 }
+            if words[0] == "VmLck:" { used = min(UInt64(words[1]) ?? 0, 1 << 50) * 1024 }
             if words[0] == "CapEff:" { capabilities = UInt64(words[1], radix: 16) ?? 0 }
         }
         // CAP_IPC_LOCK of linux/capability.h.

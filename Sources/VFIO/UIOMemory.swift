@@ -105,7 +105,7 @@ struct UIOMemory {
         let free = number("/sys/kernel/mm/\(Self.folder)/free_hugepages")
         let need = "\(count) huge pages of 2 MiB are needed"
         let cure =
-            "reserve some: echo \(max(64, total + count)) >"
+            "reserve some: echo \(max(64, total.addingReportingOverflow(count).partialValue)) >"
             + " /sys/kernel/mm/\(Self.folder)/nr_hugepages"
         if total == 0 {
             let others = tree.entriesIfAny("/sys/kernel/mm/hugepages").filter {

@@ -87,6 +87,14 @@ struct VFIOHost {
         return refusal("iommu/off", "\(address) has no IOMMU group: \(why)", cure)
     }
 
+    // How udev knows a node: groups, devices of their own, and what belongs to nobody in particular.
+    private static func match(_ node: String) -> String {
+        if node.hasPrefix("/dev/vfio/devices/") { return "SUBSYSTEM==\"vfio-dev\"" }
+        let name = node.split(separator: "/").last.map(String.init) ?? node
+        return Int(name) == nil
+            ? "SUBSYSTEM==\"misc\", KERNEL==\"\(name)\"" : "SUBSYSTEM==\"vfio\""
+    }
+
     /// A node of VFIO could not be opened.
     func openFailure(_ node: String, _ error: SystemError) -> PCIError {
         let path = tree.place(of: node)
@@ -95,7 +103,7 @@ struct VFIOHost {
             return refusal(
                 "vfio/permission",
                 "\(path) (\(tree.ownership(node))) may not be opened by this user",
-                "let a group of users in, with a udev rule: SUBSYSTEM==\"vfio\","
+                "let a group of users in, with a udev rule: \(Self.match(node)),"
                     + " OWNER=\"root\", GROUP=\"vfio\", MODE=\"0660\""
             )
         case .busy:

@@ -156,7 +156,9 @@ extension Doctor {
         let id = "bind/journal"
         let path = BindingJournal.directory
         switch directory(path) {
-        case .names(let names) where !names.isEmpty:
+        case .names(let all) where all.contains(where: { PCIAddress($0) != nil }):
+            // A draft that a crash left there is no record.
+            let names = all.filter { PCIAddress($0) != nil }
             let unfinished = names.filter { !isAsTold($0) }
             guard let first = unfinished.first else {
                 let list = names.joined(separator: ", ")
