@@ -51,13 +51,7 @@ public enum DeviceCheck {
     /// Lets BARs answer, whatever DEV-P found. The function may reach memory only once it was reset.
     private static func enable(_ function: any PCIFunction) {
         do throws(PCIError) {
-            let command = try function.readConfiguration(ConfigurationHeader.command, .word)
-            let wanted = CommandRegister.memorySpace.rawValue
-            try function.writeConfiguration(
-                ConfigurationHeader.command,
-                .word,
-                command | UInt32(wanted)
-            )
+            try function.changeCommand { $0.union(.memorySpace) }
         } catch {
             // DEV-P-11 does the same and keeps the error.
         }

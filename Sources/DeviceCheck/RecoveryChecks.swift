@@ -37,13 +37,7 @@ struct RecoveryChecks {
                 if case .notSupported(let what) = error { return .notApplicable(what) }
                 throw error
             }
-            let command = try device.function.readConfiguration(ConfigurationHeader.command, .word)
-            let wanted = CommandRegister([.memorySpace, .busMaster]).rawValue
-            try device.function.writeConfiguration(
-                ConfigurationHeader.command,
-                .word,
-                command | UInt32(wanted)
-            )
+            try device.function.changeCommand { $0.union([.memorySpace, .busMaster]) }
             let status = try device.registers.status()
             guard status == [] else { return .fail("status \(status) after it") }
             if device.withoutTraffic != nil { return .pass("status 0 after it") }

@@ -104,17 +104,6 @@ public final class UIODevice: HostFunction {
     private func stopBusMaster() {
         try? changeCommand { $0.subtracting(.busMaster) }
     }
-
-    private func changeCommand(
-        _ change: (CommandRegister) -> CommandRegister
-    ) throws(PCIError) {
-        let value = try readConfiguration(ConfigurationHeader.command, .word)
-        guard value != 0xffff else { throw .deviceGone }
-        let before = CommandRegister(rawValue: UInt16(truncatingIfNeeded: value))
-        let after = change(before)
-        guard after != before else { return }
-        try writeConfiguration(ConfigurationHeader.command, .word, UInt32(after.rawValue))
-    }
 }
 
 // Configuration space and registers.

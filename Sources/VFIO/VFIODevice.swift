@@ -99,11 +99,7 @@ public final class VFIODevice: HostFunction {
 
     // A device that still wrote while its memory is taken away would only fault, but loudly.
     private func stopBusMaster() {
-        guard let command = try? readConfiguration(ConfigurationHeader.command, .word),
-            command != 0xffff
-        else { return }
-        let rest = command & ~UInt32(CommandRegister.busMaster.rawValue)
-        try? writeConfiguration(ConfigurationHeader.command, .word, rest)
+        try? changeCommand { $0.subtracting(.busMaster) }
     }
 }
 

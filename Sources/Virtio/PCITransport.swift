@@ -38,7 +38,7 @@ public final class PCITransport: VirtioTransport {
         self.function = function
         do {
             deviceType = try Self.deviceType(of: function)
-            try Self.changeCommand(of: function) { $0.union(.memorySpace) }
+            try function.changeCommand { $0.union(.memorySpace) }
             structures = try PCIStructures(function)
         } catch .deviceGone {
             throw .deviceGone
@@ -92,7 +92,7 @@ public final class PCITransport: VirtioTransport {
             usleep(1000)
         }
         try present { () throws(PCIError) in
-            try Self.changeCommand(of: function) { $0.union(.busMaster) }
+            try function.changeCommand { $0.union(.busMaster) }
         }
     }
 
@@ -370,23 +370,7 @@ extension PCITransport {
     /// us: its driver is about to give that memory back.
     private func leave() {
         isGone = true
-        try? Self.changeCommand(of: function) { $0.subtracting(.busMaster) }
-    }
-
-    private static func changeCommand(
-        of function: any PCIFunction,
-        _ change: (CommandRegister) -> CommandRegister
-    ) throws(PCIError) {
-        let value = try function.readConfiguration(ConfigurationHeader.command, .word)
-        guard value != 0xffff else { throw .deviceGone }
-        let before = CommandRegister(rawValue: UInt16(truncatingIfNeeded: value))
-        let after = change(before)
-        guard after != before else { return }
-        try function.writeConfiguration(
-            ConfigurationHeader.command,
-            .word,
-            UInt32(after.rawValue)
-        )
+        try? function.changeCommand { $0.subtracting(.busMaster) }
     }
 
     private static func width(_ register: CommonConfiguration) -> AccessWidth {
