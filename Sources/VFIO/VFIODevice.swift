@@ -99,7 +99,11 @@ public final class VFIODevice: HostFunction {
 
     // A device that still wrote while its memory is taken away would only fault, but loudly.
     private func stopBusMaster() {
-        try? changeCommand { $0.subtracting(.busMaster) }
+        guard let command = try? readConfiguration(ConfigurationHeader.command, .word),
+            command != 0xffff
+        else { return }
+        let rest = command & ~UInt32(CommandRegister.busMaster.rawValue)
+        try? writeConfiguration(ConfigurationHeader.command, .word, rest)
     }
 }
 
