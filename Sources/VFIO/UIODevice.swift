@@ -88,6 +88,8 @@ public final class UIODevice: HostFunction {
 
     deinit {
         watching?.end()
+        // Whoever took the function over by now is not to lose interrupts and bus mastering.
+        if !isOurs { isLost = true }
         try? setLineMasked(true)
         stopBusMaster()
         windows = [:]
@@ -250,10 +252,7 @@ extension UIODevice {
         let bytes = try presenting { () throws(SystemError) in
             try file.read(at: position, count: width.rawValue)
         }
-        return (0..<width.rawValue).reduce(0) { value, index in
-            value | UInt32(bytes.indices.contains(index) ? bytes[index] : 0xff)
-                << UInt32(8 * index)
-        }
+        return width.value(of: bytes)
     }
 
     private func write(
@@ -262,9 +261,7 @@ extension UIODevice {
         _ width: AccessWidth,
         _ value: UInt32
     ) throws(PCIError) {
-        let bytes = (0..<width.rawValue).map {
-            UInt8(truncatingIfNeeded: value >> UInt32(8 * $0))
-        }
+        let bytes = width.bytes(of: value)
         let taken = try presenting { () throws(SystemError) in
             try file.write(at: position, bytes)
         }
@@ -316,8 +313,13 @@ extension UIODevice {
         if line { try setLineMasked(false) }
     }
 
+    // The kernel does not wait for us when it takes the function from its driver.
+    private var isOurs: Bool {
+        host.tree.linkName("\(host.folder)/driver") == UIOHost.driver
+    }
+
     private var isGone: Bool {
-        if host.tree.linkName("\(host.folder)/driver") != UIOHost.driver { return true }
+        if !isOurs { return true }
         let vendor = try? readConfiguration(ConfigurationHeader.vendor, .word)
         return vendor == nil || vendor == 0xffff
     }

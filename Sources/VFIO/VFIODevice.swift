@@ -187,11 +187,7 @@ extension VFIODevice {
         let bytes = try presenting { () throws(SystemError) in
             try kernel.read(try opened(), at: position, count: width.rawValue)
         }
-        // What the file does not have reads as ones, as from a bus where nobody answers.
-        return (0..<width.rawValue).reduce(0) { value, index in
-            value | UInt32(bytes.indices.contains(index) ? bytes[index] : 0xff)
-                << UInt32(8 * index)
-        }
+        return width.value(of: bytes)
     }
 
     private func write(
@@ -199,9 +195,7 @@ extension VFIODevice {
         _ width: AccessWidth,
         _ value: UInt32
     ) throws(PCIError) {
-        let bytes = (0..<width.rawValue).map {
-            UInt8(truncatingIfNeeded: value >> UInt32(8 * $0))
-        }
+        let bytes = width.bytes(of: value)
         let taken = try presenting { () throws(SystemError) in
             try kernel.write(try opened(), at: position, bytes)
         }

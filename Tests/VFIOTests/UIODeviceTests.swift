@@ -189,6 +189,16 @@ import Virtqueue
         #expect(try fixture.command == 0x0006)
     }
 
+    @Test func `HI-J34: letting go of a function that another driver has by now leaves it alone`()
+        throws
+    {
+        var device: UIODevice? = try fixture.open()
+        try device?.writeConfiguration(ConfigurationHeader.command, .word, 0x0006)
+        fixture.tree.link("\(Self.folder)/driver", "../drivers/virtio-pci")
+        device = nil
+        #expect(try fixture.command == 0x0006)
+    }
+
     @Test func `memory is the function's own or not reachable at all`() throws {
         let device = try fixture.open()
         let arena = try device.makeArena(size: 4096)
