@@ -31,7 +31,12 @@ struct VFIOHost {
             return .character("/dev/vfio/devices/\(name)")
         }
         guard let link = tree.linkName("\(folder)/iommu_group"), let group = Int(link) else {
-            throw noGroup()
+            let cause = IOMMUAbsence(in: tree)
+            throw refusal(
+                "iommu/off",
+                "\(address) has no IOMMU group: \(cause.text)",
+                cause.remedy
+            )
         }
         guard tree.exists(Self.container) else {
             throw refusal(
@@ -60,31 +65,6 @@ struct VFIOHost {
                 + " \(tree.place(of: "/dev/vfio/\(group)"))",
             "bind it: vhost-pci device bind \(address)"
         )
-    }
-
-    // Three conditions look the same in sysfs and need three different cures (HI-J6).
-    private func noGroup() -> PCIError {
-        let tables = ["DMAR", "IVRS", "IORT", "VIOT"].filter {
-            tree.exists("/sys/firmware/acpi/tables/\($0)")
-        }
-        let inGuest = tree.textIfAny("/proc/cpuinfo")?.contains("hypervisor") ?? false
-        let why: String
-        let cure: String
-        if !tables.isEmpty {
-            why =
-                "the firmware describes an IOMMU (\(tables.joined(separator: ", ")))"
-                + " that the kernel does not use"
-            cure =
-                tables.contains("DMAR")
-                ? "start the kernel with intel_iommu=on" : "remove iommu=off or amd_iommu=off"
-        } else if inGuest {
-            why = "this is a virtual machine without an IOMMU"
-            cure = "give it one (QEMU: -device intel-iommu,intremap=on and iommu_platform=on)"
-        } else {
-            why = "the firmware describes no IOMMU"
-            cure = "switch VT-d or AMD-Vi on in the firmware's setup"
-        }
-        return refusal("iommu/off", "\(address) has no IOMMU group: \(why)", cure)
     }
 
     // How udev knows a node: groups, devices of their own, and what belongs to nobody in particular.

@@ -20,7 +20,7 @@ extension Doctor {
         let id = "iommu/firmware"
         switch directory(Self.tables) {
         case .names(let names):
-            let found = names.filter { ["DMAR", "IVRS", "IORT", "VIOT"].contains($0) }
+            let found = names.filter { IOMMUAbsence.tables.contains($0) }
             if !found.isEmpty {
                 let list = found.joined(separator: ", ")
                 return .ok(id, "firmware describes an IOMMU: \(list)", read: Self.tables)
