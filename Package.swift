@@ -82,12 +82,17 @@ let package = Package(
             "PollEngine",
             ["Virtqueue", "GuestMemory", "HostSystem", "VirtioSpec", "CSystemShims"]
         ),
+        library(
+            "VfioUser",
+            ["PCI", "GuestMemory", "HostSystem", "Virtqueue", "VirtioSpec", "CSystemShims"]
+        ),
         library("VFIO", ["PCI", "GuestMemory", "HostSystem", "Virtqueue", "CSystemShims"]),
         .executableTarget(
             name: "vhost-pci",
             dependencies: [
                 "AdminQueue", "VhostPCINet", "VhostUser", "PollEngine", "VirtioNet", "VFIO",
-                "DeviceCheck", "Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem",
+                "VfioUser", "DeviceCheck", "Virtio", "Virtqueue", "PCI", "GuestMemory",
+                "HostSystem",
                 "VirtioSpec", "RingBench",
                 argumentParser, logging, histogram,
             ],
@@ -149,6 +154,13 @@ let package = Package(
             [
                 "VFIO", "Virtio", "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec",
                 "CSystemShims", "CLinuxVirtio",
+            ]
+        ),
+        tests(
+            "VfioUser",
+            [
+                "VfioUser", "Virtio", "VirtioNet", "VhostPCINet", "Virtqueue", "PCI", "GuestMemory",
+                "HostSystem", "VirtioSpec", "CSystemShims", "FunctionSupport",
             ]
         ),
         .target(
