@@ -23,6 +23,10 @@ public protocol PCIEndpoint: AnyObject {
     /// The memory behind a BAR that is a window, `nil` for a BAR of registers.
     func window(_ bar: Int) -> Mapping?
 
+    /// The file behind a BAR that a client in another process may map, `nil` when every access has
+    /// to come here.
+    func windowFile(_ bar: Int) -> WindowFile?
+
     /// An eventfd that does what a store to that register would do, where there is one: servers give
     /// it to clients as an ioeventfd.
     func doorbellDescriptor(_ bar: Int, _ offset: UInt64) -> Int32?
@@ -35,6 +39,11 @@ public protocol PCIEndpoint: AnyObject {
 
     /// The memory behind `PCIHost.memory` changed.
     func memoryChanged()
+}
+
+extension PCIEndpoint {
+    /// No file: every access comes here.
+    public func windowFile(_ bar: Int) -> WindowFile? { nil }
 }
 
 /// What an emulated function may ask of whoever serves it.
