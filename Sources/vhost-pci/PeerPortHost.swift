@@ -13,6 +13,8 @@ final class PeerPortHost: PeerConnectionHost {
     private let loop: EventLoop
     private let report: (_ text: String, _ id: String?) -> Void
     private var wakeups: [EventLoop.Source] = []
+    /// Called for each event of the driver, after it was reported.
+    var onEvent: ((DriverEvent) -> Void)?
 
     init(
         engine: Engine,
@@ -76,6 +78,7 @@ final class PeerPortHost: PeerConnectionHost {
         var id: String?
         if case .refused(let refusal) = event { id = refusal.id }
         report("\(event)", id)
+        onEvent?(event)
     }
 
     private func queue(

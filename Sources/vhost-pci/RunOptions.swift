@@ -56,8 +56,9 @@ struct RunOptions: ParsableArguments {
     @Option(
         name: .customLong("device"),
         help: """
-            A virtio-net device as a port, by PCI address such as 0000:03:00.0. May be given several \
-            times. `emulated`, the default, is the management device that serves peers.
+            A device as a port, by PCI address such as 0000:03:00.0: a virtio-net device, or the \
+            machine behind a vhost-pci-net device. May be given several times. `emulated`, the \
+            default, is the management device that serves peers.
             """
     )
     var devices: [String] = []

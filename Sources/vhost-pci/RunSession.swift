@@ -55,6 +55,7 @@ final class RunSession {
             reporter.step(text, from: name, id: id)
         }
         defer {
+            devices.stop()
             // Workers first; where one is stuck, what it may touch stays, for good: a doorbell is the
             // address of a register that its function keeps mapped.
             if (try? engine.stop()) != nil {
@@ -130,7 +131,7 @@ final class RunSession {
             if deadline?.hasPassed == true { break }
             if let ownPeers, ownPeers.haveEnded() { break }
             look(engine, peers, devices)
-            if devices.areAllOut, peers == nil { break }
+            if ownPeers == nil, peers == nil, devices.areAllOut { break }
             if MonotonicClock.now >= nextLive {
                 showLive(engine)
                 nextLive = MonotonicClock.now + 1_000_000_000
@@ -204,15 +205,19 @@ final class RunSession {
         tell(engine.snapshot())
         devices.look(engine.snapshot())
         peers?.stop()
+        devices.stop()
         try engine.stop()
         // What the last turns met shows only now.
         devices.account(engine.snapshot())
         reasons += devices.reasons + devices.close() + (peers?.destroy() ?? [])
         reporter.tellOmitted()
+        // A machine behind a function of its own is found where the function is.
+        let windows = devices.connectionsByName
+        let places = Dictionary(uniqueKeysWithValues: windows.keys.map { ($0, $0) })
         return ReportBuilder(
             engine: engine.snapshot(),
-            paths: peers?.pathByName ?? [:],
-            connections: peers?.connectionsByName ?? [:],
+            paths: (peers?.pathByName ?? [:]).merging(places) { own, _ in own },
+            connections: (peers?.connectionsByName ?? [:]).merging(windows) { own, _ in own },
             summaries: latencies,
             seconds: seconds
         ).report(reasons: reasons)

@@ -12,6 +12,8 @@ final class HandedFunction: HostFunction {
     let warning: String? = nil
     /// Says something in the kernel's place.
     var tell: ((HostFunctionEvent) -> Void)?
+    /// Everything reads as ones.
+    var isGone = false
     private let base: InProcessFunction
 
     init(_ base: InProcessFunction) {
@@ -31,7 +33,7 @@ final class HandedFunction: HostFunction {
     func setLineMasked(_ isMasked: Bool) throws(PCIError) {}
 
     func readConfiguration(_ offset: Int, _ width: AccessWidth) throws(PCIError) -> UInt32 {
-        try base.readConfiguration(offset, width)
+        isGone ? .max >> UInt32(32 - 8 * width.rawValue) : try base.readConfiguration(offset, width)
     }
 
     func writeConfiguration(
@@ -49,7 +51,7 @@ final class HandedFunction: HostFunction {
         _ offset: UInt64,
         _ width: AccessWidth
     ) throws(PCIError) -> UInt32 {
-        try base.readRegister(bar, offset, width)
+        isGone ? .max >> UInt32(32 - 8 * width.rawValue) : try base.readRegister(bar, offset, width)
     }
 
     func writeRegister(

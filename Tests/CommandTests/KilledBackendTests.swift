@@ -14,37 +14,8 @@ import Virtqueue
         case listening, features, memory, oneRing, rings, enabled, traffic
     }
 
-    private final class Program {
-        private let pid: pid_t
-
-        init(socket: String) throws {
-            let folder = try #require(
-                CommandLine.arguments.first { $0.contains(".xctest") }
-                    .map { $0.split(separator: "/").dropLast().joined(separator: "/") }
-            )
-            let arguments = [
-                "/" + folder + "/vhost-pci", "run", "--peer", socket, "--mode", "echo", "--idle",
-                "sleep",
-            ]
-            var pointers: [UnsafeMutablePointer<CChar>?] =
-                unsafe arguments.map { unsafe strdup($0) }
-            defer { unsafe pointers.forEach { unsafe free($0) } }
-            unsafe pointers.append(nil)
-            var actions = unsafe posix_spawn_file_actions_t()
-            unsafe posix_spawn_file_actions_init(&actions)
-            defer { unsafe posix_spawn_file_actions_destroy(&actions) }
-            unsafe posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0)
-            var number: pid_t = 0
-            let status = unsafe posix_spawn(&number, arguments[0], &actions, nil, pointers, environ)
-            #expect(status == 0)
-            pid = number
-        }
-
-        deinit {
-            _ = kill(pid, SIGKILL)
-            var status: Int32 = 0
-            _ = unsafe waitpid(pid, &status, 0)
-        }
+    private func program(_ socket: String) throws -> Program {
+        try Program(["run", "--peer", socket, "--mode", "echo", "--idle", "sleep"])
     }
 
     private func usedIndex(_ rings: NetRings, _ ring: Int) -> UInt16 {
@@ -111,14 +82,14 @@ import Virtqueue
         defer { unsafe unlink(path) }
         let rings = try NetRings(features: .version1)
         for round in 0..<2 {
-            let program = try Program(socket: path)
+            let program = try program(path)
             let frontend = try connect(path, rings, to: step)
             if step == .traffic, let frontend {
                 #expect(exchange(frontend, rings, frames: 500) >= 500, "round \(round)")
             }
             withExtendedLifetime(program) {}
         }
-        let program = try Program(socket: path)
+        let program = try program(path)
         let frontend = try #require(try connect(path, rings, to: .traffic))
         #expect(exchange(frontend, rings, frames: 1000) >= 1000)
         #expect(rings.error == nil)

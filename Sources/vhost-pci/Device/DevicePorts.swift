@@ -6,7 +6,7 @@ import Virtio
 import VirtioNet
 import VirtioSpec
 
-/// The network devices of a run: each has a driver, and is a port of the engine.
+/// The PCI devices of a run: each has a driver, and is a port of the engine.
 ///
 /// A device that breaks a ring, asks for a reset, vanishes or is wanted back by the kernel is taken
 /// out, by name, and the run goes on without it; its verdict is then `failed`.
@@ -43,11 +43,13 @@ final class DevicePorts {
     private let loop: EventLoop
     private let usesInterrupts: Bool
     private let report: Report
+    private let windows: WindowPorts
     private var devices: [Device] = []
     private var nextLook: UInt64 = 0
+    private var ownReasons: [String] = []
 
     /// Why devices were taken out, one sentence each.
-    private(set) var reasons: [String] = []
+    var reasons: [String] { ownReasons + windows.reasons }
 
     /// Makes an empty set. With interrupts a worker may sleep until a frame arrives.
     init(engine: Engine, loop: EventLoop, usesInterrupts: Bool, report: @escaping Report) {
@@ -55,11 +57,16 @@ final class DevicePorts {
         self.loop = loop
         self.usesInterrupts = usesInterrupts
         self.report = report
+        windows = WindowPorts(engine: engine, loop: loop, report: report)
     }
 
-    /// Brings a device up and gives its queue pair to a worker.
+    /// Brings a device up and gives its queue pair, or those of the machine behind its window, to a
+    /// worker.
     func add(_ name: String, _ function: any PCIFunction) throws {
         let transport = try PCITransport(function: function)
+        if transport.deviceType == .vhostPCINet {
+            return try windows.add(name, function, transport)
+        }
         let driver = NetDriver(
             transport: transport,
             loop: loop,
@@ -84,10 +91,14 @@ final class DevicePorts {
     }
 
     /// True when there were devices and all of them are out.
-    var areAllOut: Bool { !devices.isEmpty && devices.allSatisfy { $0.driver == nil } }
+    var areAllOut: Bool { !windows.isAnyLeft && devices.allSatisfy { $0.driver == nil } }
+
+    /// How often the machine behind a vhost-pci-net function was there anew, by port name.
+    var connectionsByName: [String: UInt64] { windows.connectionsByName }
 
     /// Looks at the devices and their rings, and takes out what is broken.
     func look(_ report: EngineReport) {
+        windows.look()
         let now = MonotonicClock.now
         if now >= nextLook {
             nextLook = now + Self.lookInterval
@@ -102,6 +113,9 @@ final class DevicePorts {
         for device in devices where device.trouble != nil && device.driver != nil { letGo(device) }
     }
 
+    /// Ends the drivers of vhost-pci-net functions, whose peers are told; workers still run.
+    func stop() { windows.stop() }
+
     /// Notes the rings that broke without being seen by `look`, when all workers have ended.
     func account(_ report: EngineReport) {
         for device in devices where device.trouble == nil {
@@ -109,7 +123,7 @@ final class DevicePorts {
             guard !errors.isEmpty else { continue }
             let why = "\(errors.keys.sorted().joined(separator: ", ")): the device broke a ring"
             device.trouble = why
-            reasons.append("\(device.name): \(why)")
+            ownReasons.append("\(device.name): \(why)")
         }
     }
 
@@ -159,7 +173,7 @@ final class DevicePorts {
     private func remove(_ device: Device, _ why: String, _ id: String) {
         guard device.trouble == nil else { return }
         device.trouble = why
-        reasons.append("\(device.name): \(why)")
+        ownReasons.append("\(device.name): \(why)")
         report(device.name, "\(why); it is out until this program is started again", id)
         letGo(device)
     }

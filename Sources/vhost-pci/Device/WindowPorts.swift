@@ -1,0 +1,123 @@
+import HostSystem
+import PCI
+import PollEngine
+import VFIO
+import VhostPCINet
+import Virtio
+
+/// The vhost-pci-net functions of a run: through the window of each, its driver reaches another
+/// machine's rings, and that machine is a port of the engine.
+///
+/// The machine behind a function comes and goes; the port waits for it. A function that vanishes, that
+/// cannot be driven any more, or that the kernel wants back is taken out, by name, and the run goes on
+/// without it; its verdict is then `failed`.
+final class WindowPorts {
+    private final class Device {
+        let name: String
+        let port: PortID
+        let host: PeerPortHost
+        /// The driver, which keeps the function open; `nil` once the device is out.
+        var driver: VhostPCINetDriver?
+        /// The kernel's word on the function.
+        weak var function: (any HostFunction)?
+        /// How often the machine behind the function was there anew.
+        var connections: UInt64 = 0
+        /// Why the device is to be taken out.
+        var trouble: (text: String, id: String)?
+
+        init(_ name: String, _ port: PortID, _ host: PeerPortHost) {
+            self.name = name
+            self.port = port
+            self.host = host
+        }
+    }
+
+    private let engine: Engine
+    private let loop: EventLoop
+    private let report: DevicePorts.Report
+    private var devices: [Device] = []
+
+    /// Why devices were taken out, one sentence each.
+    private(set) var reasons: [String] = []
+
+    init(engine: Engine, loop: EventLoop, report: @escaping DevicePorts.Report) {
+        self.engine = engine
+        self.loop = loop
+        self.report = report
+    }
+
+    /// True while a device is driven.
+    var isAnyLeft: Bool { devices.contains { $0.driver != nil } }
+
+    /// How often the machine behind each function was there anew, by port name.
+    var connectionsByName: [String: UInt64] {
+        Dictionary(uniqueKeysWithValues: devices.map { ($0.name, $0.connections) })
+    }
+
+    /// Brings a device up; its port is attached when the machine behind it is there.
+    func add(_ name: String, _ function: any PCIFunction, _ transport: PCITransport) throws {
+        let port = try engine.addPort(name: name, kind: .peer)
+        let host = PeerPortHost(engine: engine, port: port, loop: loop) { [report] text, id in
+            report(name, text, id)
+        }
+        let device = Device(name, port, host)
+        host.onEvent = { [weak self, weak device] event in
+            if let device { self?.follow(event, device) }
+        }
+        let driver = VhostPCINetDriver(transport: transport, loop: loop, host: host)
+        try driver.start()
+        device.driver = driver
+        devices.append(device)
+        if let function = function as? any HostFunction { watch(function, device) }
+    }
+
+    /// Takes out what is broken: not from within a driver's own report, which comes in mid-work.
+    func look() {
+        for device in devices where device.driver != nil {
+            if let trouble = device.trouble { remove(device, trouble.text, trouble.id) }
+        }
+    }
+
+    /// Ends the drivers: each says OFF, waits a bounded time for the answer, and resets its device.
+    /// The functions close with them. To be called while the workers still run.
+    func stop() {
+        for device in devices { end(device) }
+    }
+
+    private func follow(_ event: DriverEvent, _ device: Device) {
+        switch event {
+        case .connected: device.connections += 1
+        case .deviceGone: device.trouble = ("\(event)", "pci/device-gone")
+        case .failed(let why): device.trouble = (why, "device/failed")
+        default: break
+        }
+    }
+
+    /// Follows what the kernel says of a function. Without its word the device works as well.
+    private func watch(_ function: any HostFunction, _ device: Device) {
+        device.function = function
+        let address = function.address
+        do {
+            try function.watch(on: loop, line: false) { [weak self, weak device] event in
+                guard let device, let refusal = event.refusal(of: address) else { return }
+                self?.remove(device, "\(refusal)", refusal.id)
+            }
+        } catch {
+            report(device.name, "the kernel's wishes are not heard: \(error)", nil)
+        }
+    }
+
+    private func remove(_ device: Device, _ why: String, _ id: String) {
+        guard device.driver != nil else { return }
+        reasons.append("\(device.name): \(why)")
+        report(device.name, "\(why); it is out until this program is started again", id)
+        end(device)
+    }
+
+    private func end(_ device: Device) {
+        device.function?.stopWatching()
+        guard let driver = device.driver else { return }
+        driver.stop()
+        device.driver = nil
+    }
+}

@@ -1,0 +1,50 @@
+import Glibc
+import Testing
+
+/// `vhost-pci` in a process of its own, killed with this object.
+final class Program {
+    private let pid: pid_t
+    private var status: Int32?
+
+    /// Starts it; what it prints is thrown away.
+    init(_ arguments: [String]) throws {
+        let folder = try #require(
+            CommandLine.arguments.first { $0.contains(".xctest") }
+                .map { $0.split(separator: "/").dropLast().joined(separator: "/") }
+        )
+        let arguments = ["/" + folder + "/vhost-pci"] + arguments
+        var pointers: [UnsafeMutablePointer<CChar>?] =
+            unsafe arguments.map { unsafe strdup($0) }
+        defer { unsafe pointers.forEach { unsafe free($0) } }
+        unsafe pointers.append(nil)
+        var actions = unsafe posix_spawn_file_actions_t()
+        unsafe posix_spawn_file_actions_init(&actions)
+        defer { unsafe posix_spawn_file_actions_destroy(&actions) }
+        unsafe posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0)
+        var number: pid_t = 0
+        let status = unsafe posix_spawn(&number, arguments[0], &actions, nil, pointers, environ)
+        #expect(status == 0)
+        pid = number
+    }
+
+    deinit {
+        guard status == nil else { return }
+        kill()
+        _ = wait(0)
+    }
+
+    /// Its exit status once it has ended by itself, 256 and the signal when one killed it.
+    var exitStatus: Int32? {
+        if status == nil { status = wait(WNOHANG) }
+        return status
+    }
+
+    /// Kills it in the middle of whatever it does.
+    func kill() { _ = Glibc.kill(pid, SIGKILL) }
+
+    private func wait(_ options: Int32) -> Int32? {
+        var code: Int32 = 0
+        guard unsafe waitpid(pid, &code, options) == pid else { return nil }
+        return code & 0x7f == 0 ? code >> 8 & 0xff : 256 + code & 0x7f
+    }
+}
