@@ -42,14 +42,14 @@ int64_t shim_receive(int socket, void *into, size_t length, int *descriptors,
     return count;
 }
 
-int64_t shim_send(int socket, const void *from, size_t length, const int *descriptors,
-                  int descriptor_count) {
+int64_t shim_send(int socket, const void *first, size_t first_length, const void *second,
+                  size_t second_length, const int *descriptors, int descriptor_count) {
     union {
         struct cmsghdr align;
         char bytes[CMSG_SPACE(SHIM_MAX_DESCRIPTORS * sizeof(int))];
     } control;
-    struct iovec part = {(void *)from, length};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    struct iovec parts[2] = {{(void *)first, first_length}, {(void *)second, second_length}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = second_length ? 2 : 1};
     if (descriptor_count > SHIM_MAX_DESCRIPTORS)
         return -EINVAL;
     if (descriptor_count > 0) {

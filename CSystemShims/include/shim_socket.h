@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/// Most descriptors one message may carry here (vhost-user sends at most 8).
+/// Most descriptors one message may carry here (vhost-user sends at most 8, vfio-user clients 16).
 #define SHIM_MAX_DESCRIPTORS 32
 
 /// Reads up to `length` bytes and up to SHIM_MAX_DESCRIPTORS descriptors (close-on-exec).
@@ -13,10 +13,10 @@
 /// kernel dropped ancillary data) are set whatever comes back.
 int64_t shim_receive(int socket, void *into, size_t length, int *descriptors,
                      int *descriptor_count, int *truncated);
-/// Sends bytes, with descriptors attached to the first of them; the byte count or -errno.
-/// Never raises SIGPIPE.
-int64_t shim_send(int socket, const void *from, size_t length, const int *descriptors,
-                  int descriptor_count);
+/// Sends two runs of bytes, the second of which may be empty, with descriptors attached to the first
+/// byte; the byte count or -errno. Never raises SIGPIPE.
+int64_t shim_send(int socket, const void *first, size_t first_length, const void *second,
+                  size_t second_length, const int *descriptors, int descriptor_count);
 /// A listening, non-blocking unix stream socket bound to `path`.
 int shim_listen(const char *path, int backlog);
 /// Connects to `path` (blocking), then makes the socket non-blocking.

@@ -41,44 +41,55 @@ public final class UnixSocket: Sendable {
 
     /// Reads at most `limit` bytes; `nil` when nothing is there yet.
     public func receive(limit: Int) throws(SystemError) -> Received? {
-        var raw = [Int32](repeating: -1, count: Int(SHIM_MAX_DESCRIPTORS))
-        var count: Int32 = 0
+        var descriptors: [FileDescriptor] = []
         var truncated: Int32 = 0
         var status: Int64 = 0
         let bytes = unsafe [UInt8](unsafeUninitializedCapacity: limit) { buffer, initialized in
-            status = unsafe raw.withUnsafeMutableBufferPointer { descriptors in
-                unsafe shim_receive(
+            unsafe withUnsafeTemporaryAllocation(
+                of: Int32.self,
+                capacity: Int(SHIM_MAX_DESCRIPTORS)
+            ) { raw in
+                var count: Int32 = 0
+                status = unsafe shim_receive(
                     descriptor.rawValue,
                     buffer.baseAddress,
                     limit,
-                    descriptors.baseAddress,
+                    raw.baseAddress,
                     &count,
                     &truncated
                 )
+                for index in 0..<Int(count) {
+                    unsafe descriptors.append(FileDescriptor(owning: raw[index]))
+                }
             }
             initialized = Int(max(0, status))
         }
-        let descriptors = raw.prefix(Int(count)).map { FileDescriptor(owning: $0) }
         if status < 0, Errno(Int32(-status)) == .wouldBlock { return nil }
         try checked(status, "receive from a unix socket")
         return Received(bytes: bytes, descriptors: descriptors, isTruncated: truncated != 0)
     }
 
-    /// Sends as many bytes as the socket takes, descriptors with the first; 0 when it is full.
+    /// Sends as many bytes as the socket takes, first those of `bytes`, then those of `more`;
+    /// descriptors go with the first byte. 0 when the socket is full.
     public func send(
         _ bytes: ArraySlice<UInt8>,
+        _ more: ArraySlice<UInt8> = [],
         descriptors: [FileDescriptor] = []
     ) throws(SystemError) -> Int {
         let raw = descriptors.map(\.rawValue)
-        let status: Int64 = unsafe bytes.withUnsafeBufferPointer { buffer in
-            unsafe raw.withUnsafeBufferPointer { numbers in
-                unsafe shim_send(
-                    descriptor.rawValue,
-                    buffer.baseAddress,
-                    buffer.count,
-                    numbers.baseAddress,
-                    Int32(numbers.count)
-                )
+        let status: Int64 = unsafe bytes.withUnsafeBufferPointer { first in
+            unsafe more.withUnsafeBufferPointer { second in
+                unsafe raw.withUnsafeBufferPointer { numbers in
+                    unsafe shim_send(
+                        descriptor.rawValue,
+                        first.baseAddress,
+                        first.count,
+                        second.baseAddress,
+                        second.count,
+                        numbers.baseAddress,
+                        Int32(clamping: numbers.count)
+                    )
+                }
             }
         }
         if status < 0, Errno(Int32(-status)) == .wouldBlock { return 0 }

@@ -1,3 +1,5 @@
+public import HostSystem
+
 /// How long a back-end waits, and how much it does at once.
 public struct BackendLimits: Sendable {
     /// Messages of one front-end that are served before others get their turn (HI-D40).

@@ -97,7 +97,7 @@ final class FrontendChannel {
         try react(connection.send(message.encoded, descriptors: descriptors), name)
         let deadline = replyDeadline
         while connection.hasUnsent {
-            try wait(for: POLLOUT, until: deadline, name)
+            try wait(toSend: true, until: deadline, name)
             try react(connection.flush(), name)
         }
     }
@@ -116,7 +116,7 @@ final class FrontendChannel {
         let deadline = replyDeadline
         while true {
             switch connection.receive() {
-            case .waiting: try wait(for: POLLIN, until: deadline, name)
+            case .waiting: try wait(toSend: false, until: deadline, name)
             case .closed: throw gone(name)
             case .violation(let violation): throw fail(violation)
             case .message(let message):
@@ -150,21 +150,17 @@ final class FrontendChannel {
 
     /// Waits until the socket is ready, the deadline has passed, or the caller gives up.
     private func wait(
-        for event: Int32,
+        toSend: Bool,
         until deadline: Deadline,
         _ name: String
     ) throws(FrontendError) {
-        guard !deadline.hasPassed else {
+        switch connection.wait(toSend: toSend, until: deadline, cancel: cancel) {
+        case .ready: return
+        case .late:
             let isOwn = limit?.hasPassed != true
             let when = isOwn ? "in \(replyMilliseconds) ms" : "before the connect deadline"
             throw fail(Violation(.stall, "\(name) is not answered \(when)"))
-        }
-        var entries = [
-            pollfd(fd: descriptor.rawValue, events: Int16(event), revents: 0),
-            pollfd(fd: cancel?.rawValue ?? -1, events: Int16(POLLIN), revents: 0),
-        ]
-        _ = unsafe poll(&entries, nfds_t(entries.count), deadline.remainingMilliseconds)
-        if entries[1].revents != 0 {
+        case .cancelled:
             close()
             throw FrontendError.cancelled
         }

@@ -1,0 +1,269 @@
+internal import Glibc
+
+/// A socket as a stream of whole messages, either end: partial reads and writes are continued where
+/// they stopped, nothing blocks, and nothing the other end does makes it hold more than one message
+/// to be read or `FrameFormat.unsentLimit` bytes to be sent.
+///
+/// A message is read header first, then exactly its payload, so that descriptors, which travel with
+/// the first byte of a message, are never mistaken for those of the next one (VU-H-03, VFU-H-10).
+/// A message that is there costs one system call for its header and one for its payload, if it has
+/// one; a message that the socket takes costs one.
+public final class FramedStream {
+    /// How long the other end may take.
+    public struct Deadlines: Sendable {
+        /// Milliseconds from the first byte of a message to its last.
+        public var halfMessage: UInt64
+        /// Milliseconds that bytes of ours may wait to be read.
+        public var unread: UInt64
+
+        /// Sets both, in milliseconds.
+        public init(halfMessage: UInt64 = 5000, unread: UInt64 = 5000) {
+            self.halfMessage = halfMessage
+            self.unread = unread
+        }
+    }
+
+    /// What reading or sending led to.
+    public enum Event {
+        /// No whole message is there yet.
+        case waiting
+        /// A message.
+        case message(Frame)
+        /// The other end closed between two messages.
+        case closed
+        /// The stream cannot be continued.
+        case fault(FrameFault)
+    }
+
+    /// The socket, to register with epoll or poll.
+    public var descriptor: FileDescriptor { socket.descriptor }
+
+    private struct Outgoing {
+        var bytes: ArraySlice<UInt8>
+        var descriptors: [FileDescriptor]
+    }
+
+    private let socket: UnixSocket
+    private let format: FrameFormat
+    private let deadlines: Deadlines
+    private var frame = Frame()
+    /// Known once the header is whole.
+    private var payloadSize: Int?
+    private var messageDeadline: Deadline?
+    private var outgoing: [Outgoing] = []
+    private var unsentDeadline: Deadline?
+
+    /// Takes over a connected socket.
+    public init(_ socket: UnixSocket, format: FrameFormat, deadlines: Deadlines = Deadlines()) {
+        self.socket = socket
+        self.format = format
+        self.deadlines = deadlines
+    }
+
+    /// Bytes of ours that the socket did not take yet.
+    public var unsentCount: Int { outgoing.reduce(0) { $0 + $1.bytes.count } }
+
+    /// True while bytes of ours wait.
+    public var hasUnsent: Bool { !outgoing.isEmpty }
+
+    /// When the other end has stalled: half a message came, or ours are not read.
+    public var stallDeadline: Deadline? {
+        guard let first = messageDeadline else { return unsentDeadline }
+        guard let second = unsentDeadline else { return first }
+        return first.nanoseconds < second.nanoseconds ? first : second
+    }
+
+    /// The fault of a stalled other end, once its deadline has passed.
+    public var stall: FrameFault? {
+        if let deadline = messageDeadline, deadline.hasPassed {
+            return .stalled(frame.header.count + frame.payload.count)
+        }
+        if let deadline = unsentDeadline, deadline.hasPassed { return .unread(unsentCount) }
+        return nil
+    }
+
+    /// True when the other end is gone, whatever is still to be read.
+    public var isHungUp: Bool {
+        var entry = pollfd(fd: descriptor.rawValue, events: 0, revents: 0)
+        guard unsafe poll(&entry, 1, 0) == 1 else { return false }
+        return entry.revents & Int16(POLLHUP | POLLERR) != 0
+    }
+}
+
+// Reading.
+extension FramedStream {
+    /// Reads on, at most to the end of one message.
+    public func receive() -> Event {
+        while payloadSize == nil {
+            switch read(format.headerSize - frame.header.count) {
+            case .stopped(let event): return event
+            case .progress(let bytes): frame.header.extend(by: bytes)
+            }
+            guard frame.header.count == format.headerSize else { continue }
+            guard let size = format.payloadSize(frame.header) else {
+                return .fault(.refused(header: frame.header))
+            }
+            payloadSize = size
+        }
+        guard let payloadSize else { return .waiting }
+        while frame.payload.count < payloadSize {
+            switch read(payloadSize - frame.payload.count) {
+            case .stopped(let event): return event
+            case .progress(let bytes): frame.payload.extend(by: bytes)
+            }
+        }
+        let message = frame
+        frame = Frame()
+        self.payloadSize = nil
+        messageDeadline = nil
+        return .message(message)
+    }
+
+    private enum Read {
+        case progress([UInt8])
+        case stopped(Event)
+    }
+
+    /// Reads at most `count` bytes of the present message.
+    private func read(_ count: Int) -> Read {
+        let received: UnixSocket.Received
+        do throws(SystemError) {
+            guard let some = try socket.receive(limit: count) else { return .stopped(.waiting) }
+            received = some
+        } catch {
+            return .stopped(FramedStream.event(of: error))
+        }
+        guard !received.isTruncated else {
+            let header =
+                frame.header.count < format.headerSize
+                ? frame.header + received.bytes
+                : frame.header
+            let count = received.descriptors.count
+            return .stopped(.fault(.truncated(descriptors: count, header: header)))
+        }
+        guard !received.bytes.isEmpty else { return .stopped(endOfStream) }
+        if frame.header.isEmpty {
+            frame.descriptors = received.descriptors
+            messageDeadline = Deadline(milliseconds: deadlines.halfMessage)
+        } else if !received.descriptors.isEmpty {
+            frame.hadLateDescriptors = true
+        }
+        return .progress(received.bytes)
+    }
+
+    private var endOfStream: Event {
+        if let payloadSize { return .fault(.shortPayload(frame.payload.count, of: payloadSize)) }
+        return frame.header.isEmpty ? .closed : .fault(.shortHeader(frame.header.count))
+    }
+
+    private static func event(of error: SystemError) -> Event {
+        switch error.errno {
+        case .connectionReset, .brokenPipe: .closed
+        default: .fault(.transfer(error))
+        }
+    }
+}
+
+// Sending.
+extension FramedStream {
+    /// Sends a message, or as much as the socket takes now; `nil` when all is well so far.
+    ///
+    /// `payload` follows `header` without being copied behind it, unless the socket is full.
+    public func send(
+        _ header: [UInt8],
+        _ payload: [UInt8] = [],
+        descriptors: [FileDescriptor] = []
+    ) -> Event? {
+        guard unsentCount + header.count + payload.count <= format.unsentLimit else {
+            return .fault(.unread(unsentCount))
+        }
+        guard outgoing.isEmpty else {
+            outgoing.append(Outgoing(bytes: (header + payload)[...], descriptors: descriptors))
+            return flush()
+        }
+        let sent: Int
+        do throws(SystemError) {
+            sent = try socket.send(header[...], payload[...], descriptors: descriptors)
+        } catch {
+            return FramedStream.event(of: error)
+        }
+        guard sent < header.count + payload.count else { return nil }
+        outgoing.append(
+            Outgoing(
+                bytes: (header + payload).dropFirst(sent),
+                descriptors: sent > 0 ? [] : descriptors
+            )
+        )
+        return flush()
+    }
+
+    /// Sends what the socket takes of the bytes that wait.
+    public func flush() -> Event? {
+        while var next = outgoing.first {
+            let sent: Int
+            do throws(SystemError) {
+                sent = try socket.send(next.bytes, descriptors: next.descriptors)
+            } catch {
+                return FramedStream.event(of: error)
+            }
+            guard sent > 0 else {
+                if unsentDeadline == nil {
+                    unsentDeadline = Deadline(milliseconds: deadlines.unread)
+                }
+                return nil
+            }
+            next.bytes = next.bytes.dropFirst(sent)
+            next.descriptors = []
+            if next.bytes.isEmpty {
+                outgoing.removeFirst()
+            } else {
+                outgoing[0] = next
+            }
+        }
+        unsentDeadline = nil
+        return nil
+    }
+}
+
+// Waiting, for an end that has nothing else to do.
+extension FramedStream {
+    /// How a wait ended.
+    public enum Wait {
+        /// The socket can be read from, or written to.
+        case ready
+        /// The deadline has passed.
+        case late
+        /// Whoever holds the other descriptor gave up.
+        case cancelled
+    }
+
+    /// Waits until something can be read, or, with `toSend`, until the socket takes bytes again.
+    /// Ends at the deadline, and when `cancel` becomes readable.
+    public func wait(
+        toSend: Bool = false,
+        until deadline: Deadline,
+        cancel: FileDescriptor? = nil
+    ) -> Wait {
+        let events = Int16(toSend ? POLLOUT : POLLIN)
+        while !deadline.hasPassed {
+            var own = (
+                pollfd(fd: descriptor.rawValue, events: events, revents: 0),
+                pollfd(fd: cancel?.rawValue ?? -1, events: Int16(POLLIN), revents: 0)
+            )
+            let limit = deadline.remainingMilliseconds
+            let count = unsafe withUnsafeMutableBytes(of: &own) { entries in
+                unsafe poll(entries.assumingMemoryBound(to: pollfd.self).baseAddress, 2, limit)
+            }
+            if own.1.revents != 0 { return .cancelled }
+            if count > 0 { return .ready }
+        }
+        return .late
+    }
+}
+
+extension [UInt8] {
+    // The first bytes become the array: what came at once is never copied.
+    fileprivate mutating func extend(by bytes: [UInt8]) {
+        if isEmpty { self = bytes } else { self += bytes }
+    }
+}
