@@ -6,10 +6,11 @@
 # with vhost-user is below.
 
 declare -A guest_input guest_count
+qemu="qemu-system-x86_64" # Debian's own, until a scenario takes another one
 
 # guest_prepare: the kernel and the $work/initramfs of guests that have a vhost-user device
 guest_prepare() {
-    need qemu-system-x86_64 busybox cpio setpriv
+    need "$qemu" busybox cpio setpriv
     kernel_take cloud bookworm linux-image-cloud-amd64 virtio_pci virtio_net
     make_initramfs
 }
@@ -50,7 +51,7 @@ guest_boot() {
     exec {fd}<>"$work/$name.tty.in"
     guest_input[$name]=$fd guest_count[$name]=0
     spawn "$name.reply" cat "$work/$name.tty.out"
-    spawn "$name" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
+    spawn "$name" "$qemu" -nodefaults -no-user-config -display none -no-reboot \
         -accel tcg,thread=multi -cpu max \
         -kernel "$kernel_folder/vmlinuz" -initrd "$work/initramfs" \
         -append "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check $words" \

@@ -25,9 +25,9 @@ kernel_take() {
     mv -T "$kernel_folder.$$" "$kernel_folder" 2>/dev/null || rm -rf "$kernel_folder.$$"
 }
 
-# apt_area SUITE: sets `apt_options` so that apt knows that suite of the machine's own mirror
+# apt_area SUITE…: sets `apt_options` so that apt knows those suites of the machine's own mirror
 apt_area() {
-    local area=$kernel_cache/apt-$1 mirror
+    local area=$kernel_cache/apt-$1${2:++$2} mirror suite
     mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list \
         /etc/apt/sources.list.d/*.sources 2>/dev/null | awk '
         /^URIs:/ { print $2 }
@@ -35,7 +35,9 @@ apt_area() {
         grep -E '/debian/?$' | head -n 1)
     [ -n "$mirror" ] || { echo "no Debian mirror in the sources of apt" && return 1; }
     mkdir -p "$area/lists/partial" "$area/cache/archives/partial"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" >"$area/sources.list"
+    for suite in "$@"; do
+        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
+    done >"$area/sources.list"
     apt_options=(-qq -o "Dir::Etc::SourceList=$area/sources.list" -o Dir::Etc::SourceParts=/dev/null
         -o "Dir::State::Lists=$area/lists" -o "Dir::Cache=$area/cache" -o APT::Sandbox::User=root
         -o Acquire::Retries=3 -o Acquire::Languages=none

@@ -1,13 +1,14 @@
 # shellcheck shell=bash
 # vfio.sh: guests in which our program meets PCI devices; sourced after lib.sh, kernel.sh, guest.sh.
 #
-# Each guest has two virtio network functions, wired back to back, each behind a root port of its own:
-# that gives it an IOMMU group of its own and a function-level reset. One guest at a time, named `m`.
+# Each function is behind a root port of its own: that gives it an IOMMU group of its own and a
+# function-level reset. vfio_boot's guests have two virtio network functions, wired back to back. One
+# guest at a time, named `m`.
 
 device_a=0000:01:00.0 device_b=0000:02:00.0
 # What functions below leave for their caller.
 probe='' reason='' refusals=0 compared='' checked='' interrupts='' state='' complaint=''
-vfio_modules=(virtio_pci virtio_net vfio vfio_iommu_type1 vfio-pci uio uio_pci_generic)
+vfio_modules=(virtio_pci virtio_net vfio vfio_iommu_type1 vfio-pci uio uio_pci_generic tun)
 
 # our_probe: sets `probe` to the program of tools/rig/DeviceProbe, built as the product is
 # shellcheck disable=SC2034 # for the caller
@@ -22,7 +23,7 @@ our_probe() {
 vfio_prepare() {
     local kernel=$1
     shift
-    need qemu-system-x86_64 busybox cpio setpriv lspci jq python3
+    need "$qemu" busybox cpio setpriv lspci jq python3
     our_program
     case $kernel in
     6.1) kernel_take 6.1 bookworm linux-image-amd64 "${vfio_modules[@]}" ;;
@@ -32,28 +33,32 @@ vfio_prepare() {
     make_initramfs "$program" "$(command -v lspci)" /usr/share/misc/pci.ids "$@"
 }
 
-# vfio_boot IOMMU WORDS [ARGUMENT…]: IOMMU is `iommu` for one that the kernel uses, `off` for one
-# that it does not, `none` for a machine without; WORDS as for guest_boot
-vfio_boot() {
-    local iommu=$1 words=$2 machine=(-M q35) number
-    shift 2
-    if [ "$iommu" != none ]; then
-        machine=(-M "q35,kernel-irqchip=split" -device "intel-iommu,intremap=on,caching-mode=on")
-    fi
-    case $iommu in
-    iommu) words="intel_iommu=on $words" ;;
-    off) words="intel_iommu=off $words" ;;
+# iommu_machine IOMMU: sets `machine`, arguments for QEMU, and `machine_words` for the kernel: `iommu` is
+# one that the kernel uses, `off` one that it does not, `none` a machine without
+iommu_machine() {
+    machine=(-M q35) machine_words=''
+    [ "$1" != none ] || return 0
+    machine=(-M "q35,kernel-irqchip=split" -device "intel-iommu,intremap=on,caching-mode=on")
+    case $1 in
+    iommu) machine_words="intel_iommu=on" ;;
+    off) machine_words="intel_iommu=off" ;;
     esac
+}
+
+# vfio_boot IOMMU WORDS [ARGUMENT…]: with IOMMU as for iommu_machine and WORDS as for guest_boot
+vfio_boot() {
+    local words=$2 machine machine_words number
+    iommu_machine "$1"
+    shift 2
     for number in 1 2; do
         machine+=(-device "pcie-root-port,id=port$number,chassis=$number,slot=$number"
             -netdev "hubport,id=net$number,hubid=0"
             -device "virtio-net-pci,netdev=net$number,bus=port$number,disable-legacy=on,iommu_platform=on,romfile=,mac=52:54:00:00:01:0$number")
     done
     # The interfaces shall say nothing by themselves.
-    guest_boot m "ipv6.disable=1 $words" "${machine[@]}" -smp 2 -m 1024 "$@"
+    guest_boot m "ipv6.disable=1 $machine_words $words" "${machine[@]}" -smp 2 -m 1024 "$@"
     guest_await m 90
 }
-
 
 # must SECONDS COMMAND: in the guest, and it has to end with 0; `reply` is its output
 must() {
