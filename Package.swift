@@ -216,9 +216,9 @@ let package = Package(
         .testTarget(
             name: "CommandTests",
             dependencies: [
-                "vhost-pci", "DeviceCheck", "PollEngine", "VhostPCINet", "VhostUser", "VirtioNet",
-                "VFIO", "Virtqueue", "GuestMemory", "HostSystem", "PCI", "Virtio", "HostSupport",
-                "NetSupport", "VirtioSpec", argumentParser, histogram,
+                "vhost-pci", "AdminQueue", "DeviceCheck", "PollEngine", "VhostPCINet", "VhostUser",
+                "VirtioNet", "VFIO", "Virtqueue", "GuestMemory", "HostSystem", "PCI", "Virtio",
+                "HostSupport", "NetSupport", "VirtioSpec", argumentParser, histogram,
             ],
             swiftSettings: strict
         ),

@@ -188,6 +188,20 @@ public final class AdminTransport: VirtioTransport {
         throw .configurationUnstable
     }
 
+    /// Writes device configuration space; the device refuses fields that no driver may write
+    /// (AVQ-D-314).
+    public func writeConfiguration(_ bytes: [UInt8], at offset: Int) throws(VirtioError) {
+        guard offset >= 0, bytes.count <= Self.maximumConfigurationPiece,
+            offset <= Int(information.configurationSize) - bytes.count
+        else {
+            throw .configurationRange(
+                "\(bytes.count) bytes at \(offset) of a configuration of"
+                    + " \(information.configurationSize)"
+            )
+        }
+        try send(.configurationSet(offset: UInt32(clamping: offset), bytes: bytes))
+    }
+
     /// An eventfd that is signalled for `vector`; the same one each time.
     public func interrupt(_ vector: UInt16) throws(VirtioError) -> EventFD {
         if let event = vectors[vector] { return event }

@@ -10,8 +10,8 @@ struct VhostPCI: ParsableCommand {
         abstract: "User-space virtio devices and drivers.",
         version: "vhost-pci 0.1.0-dev",
         subcommands: [
-            RunCommand.self, DeviceCommand.self, DoctorCommand.self, PeerCommand.self,
-            BenchCommand.self,
+            RunCommand.self, DeviceCommand.self, MgmtCommand.self, VdevCommand.self,
+            DoctorCommand.self, PeerCommand.self, BenchCommand.self,
         ]
     )
 

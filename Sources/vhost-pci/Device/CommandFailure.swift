@@ -41,7 +41,7 @@ struct CommandFailure: Encodable {
         default: refusal = nil
         }
         guard let refusal else {
-            self.error = Reason(detail: "\(error)")
+            self.error = Self.reason(error)
             exitStatus = 1
             return
         }
@@ -51,6 +51,20 @@ struct CommandFailure: Encodable {
             remedy: refusal.remedy.isEmpty ? nil : refusal.remedy
         )
         exitStatus = Self.safety.contains(refusal.id) ? 3 : Self.usage.contains(refusal.id) ? 2 : 1
+    }
+
+    /// The errors of our own modules begin with their id.
+    private static func reason(_ error: any Error) -> Reason {
+        let text = "\(error)"
+        let parts = text.split(separator: ":", maxSplits: 1)
+        guard error is VirtioError || error is PCIError, parts.count == 2,
+            parts[1].hasPrefix(" ")
+        else { return Reason(detail: text) }
+        let id = String(parts[0])
+        guard id == "not supported" || id.contains("/") && !id.contains("'") else {
+            return Reason(detail: text)
+        }
+        return Reason(id: id, detail: String(parts[1].dropFirst()))
     }
 
     /// One line.
