@@ -6,7 +6,9 @@
 # on, behind ports with room for a large BAR; one more port, `spare`, is empty. QMP is at $work/m.qmp.
 # The memory is shared, or every access of a device would be a message; caching-mode, or what the
 # guest maps in its IOMMU would not reach the devices. QEMU gives an answer 5 s and after that never
-# recovers: on a busy machine that is too little.
+# recovers: on a busy machine that is too little. The firmware puts windows of 64 bits at the top of the
+# addresses, where QEMU keeps a range reserved if the CPU is AMD's; nothing that is plugged in later would
+# fit there.
 nested_boot() {
     local words=$1 number=1 machine machine_words
     shift
@@ -21,6 +23,7 @@ nested_boot() {
     [ $# = 0 ] || shift
     nested_port spare "$number"
     guest_boot m "ipv6.disable=1 $machine_words $words" "${machine[@]}" -smp 2 -m 768 \
+        -cpu max,vendor=GenuineIntel \
         -object memory-backend-memfd,id=memory,size=768M,share=on -machine memory-backend=memory \
         -qmp "unix:$work/m.qmp,server=on,wait=off" "$@"
     guest_await m 120
