@@ -11,6 +11,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
@@ -81,6 +82,14 @@ int shim_set_nonblocking(int fd, int on) {
     return result(fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK));
 }
 int shim_duplicate(int fd) { return result(fcntl(fd, F_DUPFD_CLOEXEC, 3)); }
+int shim_duplicate_high(int fd) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return -errno;
+    // The kernel's table of a process grows with its highest number: not too high, then.
+    int least = limit.rlim_cur > 8192 ? 4096 : (int)(limit.rlim_cur / 2);
+    return result(fcntl(fd, F_DUPFD_CLOEXEC, least));
+}
 int shim_duplicate_onto(int fd, int target) { return result(dup3(fd, target, O_CLOEXEC)); }
 
 int shim_file_status(int fd, struct shim_file_status *out) {

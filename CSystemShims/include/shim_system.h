@@ -31,6 +31,8 @@ int shim_set_nonblocking(int fd, int on);
 /// fcntl(F_DUPFD_CLOEXEC) / dup3(O_CLOEXEC).
 int shim_duplicate(int fd);
 int shim_duplicate_onto(int fd, int target);
+/// fcntl(2): a duplicate whose number is at least half of RLIMIT_NOFILE, and at most a few thousand.
+int shim_duplicate_high(int fd);
 /// fstat(2), fstatfs(2), fcntl(2): size, device, inode, S_IFMT bits, preferred block size, the page
 /// size that a mapping must be aligned to, whether the descriptor was opened for reading and writing
 /// (one opened with O_PATH was not), and whether the file is sealed against shrinking.

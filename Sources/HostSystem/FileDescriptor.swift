@@ -26,6 +26,16 @@ public final class FileDescriptor: Sendable {
         )
     }
 
+    /// A new descriptor for the same open file, with as high a number as half the limit allows.
+    ///
+    /// When a process dies, the kernel ends its files from the highest number down: what must be
+    /// closed before other files is kept up there.
+    public func duplicateHigh() throws(SystemError) -> FileDescriptor {
+        FileDescriptor(
+            owning: try checked(shim_duplicate_high(rawValue), "duplicate descriptor \(rawValue)")
+        )
+    }
+
     /// What `fstat` says of the file.
     ///
     /// Any error number is thrown: the file may be another party's, and on a file system that is a

@@ -3,6 +3,8 @@ internal import PCI
 
 /// An address space of iommufd, with the device that was opened by its own character device.
 final class IOMMUFD: VFIOAddressSpace {
+    /// IOMMU_OPTION_RLIMIT_MODE is 0 unless somebody with CAP_SYS_RESOURCE changed it.
+    let isLimitShared = true
     /// The opened and attached device.
     let device: FileDescriptor
     private let file: FileDescriptor

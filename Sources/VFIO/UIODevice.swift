@@ -11,8 +11,12 @@ public import Virtqueue
 /// is for machines without an IOMMU, and opens only for whoever says so. There is no MSI-X.
 ///
 /// Control path, one thread. Letting go masks INTx, ends bus mastering, unmaps BARs, closes the device
-/// and frees its memory, in this order. For a process that is killed the kernel ends bus mastering when
-/// it closes the device, which may be a moment after the memory is free.
+/// and frees its memory, in this order. For a process that is killed the kernel does the same: it ends
+/// bus mastering when it closes the device, whose descriptor has the highest number and so goes first.
+///
+/// Huge pages are never swapped out, but nothing pins them: an administrator who takes memory offline, or moves
+/// this process to other NUMA nodes, moves them, and the device goes on writing to where they were.
+/// Only VFIO pins.
 public final class UIODevice: HostFunction {
     /// Where the function is.
     public let address: PCIAddress
@@ -62,7 +66,8 @@ public final class UIODevice: HostFunction {
     ) throws(PCIError) {
         let path = try host.node(withoutIsolation: withoutIsolation)
         let configuration = try host.claim(path)
-        let node = try host.open(path)
+        let opened = try host.open(path)
+        let node = try presenting { () throws(SystemError) in try opened.duplicateHigh() }
         let size = try presenting { () throws(SystemError) in try configuration.status().size }
         // Who may read no more than the header is shown 64 bytes.
         let shown = try presenting { () throws(SystemError) in

@@ -5,6 +5,8 @@ internal import PCI
 protocol VFIOAddressSpace: AnyObject {
     /// What it can map.
     var limits: VFIOMappingLimits { get throws(PCIError) }
+    /// The limit on locked memory holds for all processes of a user together, not for each.
+    var isLimitShared: Bool { get }
     /// Maps pages for reading and writing.
     func map(_ memory: Mapping, at iova: UInt64) throws(SystemError)
     /// Takes pages away and returns how many bytes it were.

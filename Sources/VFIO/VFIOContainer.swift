@@ -40,6 +40,7 @@ final class VFIOGroup {
 /// A container: the memory that the devices of its group can reach, by a type 1 IOMMU (version 2:
 /// a mapping is taken away as it was made).
 final class VFIOContainer: VFIOAddressSpace {
+    let isLimitShared = false
     private let file: FileDescriptor
     private let group: VFIOGroup
     private let kernel: any VFIOKernel

@@ -105,9 +105,11 @@ struct VFIODMA {
     // Told before the kernel is asked, which says no more than "no memory" (HI-J15, HI-J16).
     private func check(_ length: UInt64) throws(PCIError) {
         let memory = kernel.lockedMemory()
-        let (need, wraps) = memory.used.addingReportingOverflow(length)
+        // What other processes of the user have locked is told nowhere: it shows when we map.
+        let used = space.isLimitShared ? 0 : memory.used
+        let (need, wraps) = used.addingReportingOverflow(length)
         if !memory.isExempt, wraps || need > memory.limit {
-            throw .refused(Self.memlock(have: memory.limit, need: need))
+            throw .refused(memlock(have: memory.limit, need: need))
         }
         if let left = try space.limits.mappingsLeft, left == 0 {
             throw .refused(Self.mappings)
@@ -118,9 +120,10 @@ struct VFIODMA {
         switch error.errno {
         case .noMemory:
             let memory = kernel.lockedMemory()
-            let (need, wraps) = memory.used.addingReportingOverflow(length)
+            let used = space.isLimitShared ? 0 : memory.used
+            let (need, wraps) = used.addingReportingOverflow(length)
             guard !memory.isExempt else { return .noRoom("\(length) pinned bytes") }
-            return .refused(Self.memlock(have: memory.limit, need: wraps ? .max : need))
+            return .refused(memlock(have: memory.limit, need: wraps ? .max : need))
         case .noSpace:
             return .refused(Self.mappings)
         case .badAddress:
@@ -154,10 +157,13 @@ struct VFIODMA {
         }
     }
 
-    private static func memlock(have: UInt64, need: UInt64) -> HostRefusal {
+    private func memlock(have: UInt64, need: UInt64) -> HostRefusal {
         HostRefusal(
             "limit/memlock",
-            "this process may lock \(have) bytes of memory and needs \(need)",
+            space.isLimitShared
+                ? "all processes of this user together may lock \(have) bytes of memory, and this"
+                    + " mapping needs \(need)"
+                : "this process may lock \(have) bytes of memory and needs \(need)",
             remedy: "raise it: LimitMEMLOCK=infinity in the unit of systemd, or"
                 + " '* - memlock unlimited' in /etc/security/limits.conf"
         )
