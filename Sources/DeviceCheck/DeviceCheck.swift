@@ -13,12 +13,13 @@ public enum DeviceCheck {
     ]
 
     /// Runs the checks whose id begins with one of `prefixes`, all when there are none;
-    /// `report` hears of each result at once.
+    /// `report` hears of each result at once. Throws `refused` where not the device but the host
+    /// stands in the way of driving it, such as a limit on locked memory.
     public static func run(
         _ function: any PCIFunction,
         only prefixes: [String] = [],
         report: @escaping (CheckResult) -> Void = { _ in }
-    ) -> [CheckResult] {
+    ) throws(PCIError) -> [CheckResult] {
         let log = CheckLog(only: prefixes, report)
         let structures = FoundStructures(function)
         FunctionChecks(function).run(log)
@@ -33,6 +34,8 @@ public enum DeviceCheck {
         let device: CheckedDevice
         do {
             device = try CheckedDevice(function, registers)
+        } catch VirtioError.pci(.refused(let refusal)) {
+            throw .refused(refusal)
         } catch {
             log.insist("DEV-Q-01", "driver", "\(error)")
             return log.results

@@ -7,7 +7,7 @@ import Testing
 @Suite struct DeviceCheckCommandTests {
     @Test func `the emulated device keeps every rule that concerns it`() throws {
         let function = try DeviceTarget.emulated.open(unsafeNoIOMMU: false)
-        let report = DeviceCheckReport(target: "emulated", results: DeviceCheck.run(function))
+        let report = DeviceCheckReport(target: "emulated", results: try DeviceCheck.run(function))
         for result in report.results where result.verdict == .fail {
             Issue.record("\(DeviceCheckReport.line(result))")
         }

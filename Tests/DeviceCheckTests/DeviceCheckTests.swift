@@ -7,7 +7,7 @@ import VirtioSpec
 
 @Suite struct DeviceCheckTests {
     @Test func `a device without a fault passes every rule that concerns it`() throws {
-        let results = DeviceCheck.run(try TamperedFunction(NetStub()))
+        let results = try DeviceCheck.run(TamperedFunction(NetStub()))
         for result in results where result.verdict == .fail {
             Issue.record("\(result.id) \(result.subject): \(result.evidence)")
         }
@@ -19,13 +19,29 @@ import VirtioSpec
 
     @Test func `each result is told at once, in order`() throws {
         var told: [CheckResult] = []
-        let results = DeviceCheck.run(try TamperedFunction(NetStub()), only: ["DEV-P", "DEV-S-01"])
+        let results = try DeviceCheck.run(TamperedFunction(NetStub()), only: ["DEV-P", "DEV-S-01"])
         {
             told.append($0)
         }
         #expect(told == results)
         #expect(told.count == 16)
         #expect(told.last?.id == "DEV-S-01")
+    }
+
+    @Test func `HI-J15: a host that refuses memory is no fault of the device`() throws {
+        let function = try TamperedFunction(NetStub())
+        let refusal = HostRefusal("limit/memlock", "this process may lock 0 bytes", remedy: "")
+        function.refusesArenas = refusal
+        var told: [CheckResult] = []
+        let error = #expect(throws: PCIError.self) {
+            _ = try DeviceCheck.run(function) { told.append($0) }
+        }
+        guard case .refused(let found) = error else {
+            Issue.record("\(String(describing: error))")
+            return
+        }
+        #expect(found == refusal)
+        #expect(told.count > 30 && told.allSatisfy { $0.verdict != .fail })
     }
 
     @Test func `DEV-P-01, DEV-P-02: a foreign vendor or device is told`() throws {
@@ -222,12 +238,12 @@ import VirtioSpec
             }
         }
         let function = try TamperedFunction(NetStub())
-        #expect(try #require(function.verdicts(["DEV-S-08"])["DEV-S-08"]).verdict == .pass)
+        #expect(try #require(try function.verdicts(["DEV-S-08"])["DEV-S-08"]).verdict == .pass)
         function.answer = { offset, _, value in
             offset == UInt64(CommonConfiguration.deviceStatus.offset) && value & 3 == 3
                 ? value | 8 : value
         }
-        let kept = try #require(function.verdicts(["DEV-S-08"])["DEV-S-08"])
+        let kept = try #require(try function.verdicts(["DEV-S-08"])["DEV-S-08"])
         #expect(kept.verdict == .notApplicable)
     }
 
@@ -264,7 +280,7 @@ import VirtioSpec
         function.answer = { offset, _, value in
             offset == UInt64(CommonConfiguration.deviceStatus.offset) ? value | 1 : value
         }
-        let found = function.verdicts(["DEV-R-0", "DEV-S-10"])
+        let found = try function.verdicts(["DEV-R-0", "DEV-S-10"])
         #expect(found["DEV-S-10"]?.verdict == .fail)
         let driverOK = UInt32(DeviceStatus.driverOK.rawValue)
         #expect(function.statuses.allSatisfy { $0 & driverOK == 0 })
@@ -274,12 +290,12 @@ import VirtioSpec
     {
         let hidden = try TamperedFunction(NetStub())
         hidden.bytes[try hidden.capability(.common) + 3] = 0x77
-        #expect(hidden.verdicts(["DEV-X"])["DEV-R-01"]?.verdict == .fail)
+        #expect(try hidden.verdicts(["DEV-X"])["DEV-R-01"]?.verdict == .fail)
         let stuck = try TamperedFunction(NetStub())
         stuck.answer = { offset, _, value in
             offset == UInt64(CommonConfiguration.deviceStatus.offset) ? value | 1 : value
         }
-        #expect(stuck.verdicts(["DEV-P"])["DEV-X-06"]?.verdict == .fail)
+        #expect(try stuck.verdicts(["DEV-P"])["DEV-X-06"]?.verdict == .fail)
     }
 
     @Test func `DEV-C-17: two shared memory regions of one id`() throws {

@@ -5,8 +5,8 @@ import VirtioSpec
 
 extension TamperedFunction {
     /// What the checks of these prefixes find, by id.
-    func verdicts(_ prefixes: [String]) -> [String: CheckResult] {
-        let results = DeviceCheck.run(self, only: prefixes)
+    func verdicts(_ prefixes: [String]) throws -> [String: CheckResult] {
+        let results = try DeviceCheck.run(self, only: prefixes)
         return Dictionary(uniqueKeysWithValues: results.map { ($0.id, $0) })
     }
 }
@@ -20,7 +20,7 @@ func expectFailures(
 ) throws {
     let function = try TamperedFunction(NetStub())
     try bend(function)
-    let found = function.verdicts(ids + beside)
+    let found = try function.verdicts(ids + beside)
     for id in ids {
         #expect(found[id]?.verdict == .fail, "\(id): \(found[id]?.evidence ?? "not run")")
     }

@@ -26,6 +26,8 @@ public final class TamperedFunction<Device: VirtioDevice>: PCIFunction {
     public var deafTo: Set<CommonConfiguration> = []
     /// Everything reads ones and takes nothing, as when the function was pulled out.
     public var isGone = false
+    /// The host does not let the function have memory.
+    public var refusesArenas: HostRefusal?
     /// What a function reset does instead.
     public var resets: (() throws(PCIError) -> Void)?
 
@@ -146,6 +148,7 @@ extension TamperedFunction {
 
     /// Makes an arena and counts it.
     public func makeArena(size: Int) throws(PCIError) -> DMAArena {
+        if let refusesArenas { throw .refused(refusesArenas) }
         let arena = try base.makeArena(size: size)
         arenas += 1
         return arena

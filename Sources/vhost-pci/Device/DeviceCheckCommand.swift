@@ -44,7 +44,7 @@ struct DeviceCheckCommand: ParsableCommand {
             if let warning = (function as? any HostFunction)?.warning {
                 StepReporter.write("vhost-pci: \(warning)\n", to: STDERR_FILENO)
             }
-            let results = DeviceCheck.run(function, only: only) { result in
+            let results = try DeviceCheck.run(function, only: only) { result in
                 guard !host.json else { return }
                 StepReporter.write(DeviceCheckReport.line(result) + "\n", to: STDOUT_FILENO)
             }
