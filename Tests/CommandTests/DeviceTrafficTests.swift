@@ -132,6 +132,23 @@ import VirtioSpec
         }
     }
 
+    @Test func `frames of others and damaged ones without end are no progress`() throws {
+        let stations = stations()
+        stations[0].onFrame = { [weak other = stations[1]] frame in
+            // Nothing of ours arrives; for each frame sent there come four that are not ours, or cut.
+            for bytes in [[UInt8](repeating: 0xff, count: 60), frame.dropLast(20) + [], [], frame] {
+                var bytes = bytes
+                if bytes.count > 40 { bytes[bytes.count - 1] ^= 0x55 }
+                other?.deliver(bytes)
+            }
+        }
+        let started = MonotonicClock.now
+        let result = try run(stations, frames: 1 << 40)
+        #expect(MonotonicClock.now - started < 5_000_000_000)
+        #expect(result.verdict == .failed)
+        #expect(result.reasons.first == "0000:01:00.0: nothing has arrived for 0.3 s")
+    }
+
     @Test func `a link that stays down ends the wait with a reason`() throws {
         let stations = stations()
         stations[1].configuration[6] = 0

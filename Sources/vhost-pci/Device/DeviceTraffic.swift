@@ -163,9 +163,10 @@ final class DeviceTraffic {
 
     /// Sends and receives until all frames are there, or nothing moves any more.
     private func exchange() throws -> [String] {
-        var last = MonotonicClock.now
-        var nextLook = last + Self.lookInterval
-        var best: UInt64 = 0
+        let started = MonotonicClock.now
+        var nextLook = started + Self.lookInterval
+        // How many have arrived each way, and when the last did.
+        var progress = Array(repeating: (count: UInt64(0), at: started), count: 2)
         var turn = 0
         let patience = UInt64(plan.timeout * 1e9)
         var bursts = Bursts()
@@ -184,13 +185,13 @@ final class DeviceTraffic {
                 if let reason = trouble() { return [reason] }
             }
             // Frames of others, and damaged ones, are no progress: they may go on for ever.
-            let arrived = flows.reduce(0) { $0 &+ $1.received }
-            if arrived > best {
-                best = arrived
-                last = now
-            } else if now - last >= patience {
-                let seconds = FinalTable.decimal(plan.timeout, places: 1)
-                return ["nothing has arrived for \(seconds) s"]
+            for way in 0..<2 where !flows[way].isDone {
+                if flows[way].received > progress[way].count {
+                    progress[way] = (flows[way].received, now)
+                } else if now - progress[way].at >= patience {
+                    let seconds = FinalTable.decimal(plan.timeout, places: 1)
+                    return ["\(ends[1 - way].name): nothing has arrived for \(seconds) s"]
+                }
             }
             guard moved == 0 else {
                 if turn % 64 == 0 { try loop.turn(limitMilliseconds: 0) }
