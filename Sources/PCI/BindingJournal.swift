@@ -33,6 +33,11 @@ public struct BindingJournal: Sendable {
         self.tree = tree
     }
 
+    /// The functions that were changed and not put back, ascending.
+    public var addresses: [PCIAddress] {
+        tree.entriesIfAny(Self.directory).compactMap { PCIAddress($0) }.sorted()
+    }
+
     /// The entry of a function, `nil` when it was not changed; throws `bind/journal` for a file that
     /// this program did not write.
     public func entry(_ address: PCIAddress) throws(PCIError) -> Entry? {

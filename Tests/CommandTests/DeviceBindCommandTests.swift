@@ -92,6 +92,28 @@ import Testing
         #expect(try host.text("/sys/bus/pci/drivers_probe") == "")
     }
 
+    @Test func `restore --all goes through the journal, and on after a failure`() throws {
+        let host = try machine()
+        #expect(try run("device", "restore", "--all", on: host) == 0)
+        #expect(try run("device", "restore", on: host) == 2)
+        #expect(try run("device", "restore", address, "--all", on: host) == 2)
+        let journal = BindingJournal(host.tree)
+        let other = "0000:04:00.0"
+        try host.function(other, driver: "virtio-pci", group: 4)
+        let function = try #require(PCIAddress(other))
+        let identity = try DriverBinding(host.tree).restorePlan(function, force: false).identity
+        try journal.record(
+            .init(identity: identity, driver: "virtio-pci", override: nil),
+            for: function
+        )
+        try host.file("\(BindingJournal.directory)/\(address)", "somebody else's")
+        #expect(journal.addresses.map { "\($0)" } == [address, other])
+        #expect(try run("device", "restore", "--all", "--dry-run", on: host) == 1)
+        #expect(journal.addresses.count == 2)
+        #expect(try run("device", "restore", "--all", "--json", on: host) == 1)
+        #expect(journal.addresses.map { "\($0)" } == [address])
+    }
+
     @Test func `reset of the emulated device is a reset of its registers`() throws {
         let host = try machine()
         #expect(try run("device", "reset", "emulated", on: host) == 0)

@@ -70,27 +70,6 @@ struct DeviceUnbindCommand: ParsableCommand {
     }
 }
 
-/// `vhost-pci device restore`.
-struct DeviceRestoreCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "restore",
-        abstract: "Put back the driver that a device had before this program changed it.",
-        discussion: "Works after a crash. Without a record, the override is cleared."
-    )
-
-    @Argument(help: "0000:03:00.0", transform: DeviceTarget.parse)
-    var target: DeviceTarget
-
-    @OptionGroup var change: ChangeOptions
-    @OptionGroup var host: HostOptions
-
-    func run() throws {
-        try DeviceChange.run("device-restore", target, change, host) { binding, address in
-            try binding.restorePlan(address, force: change.force)
-        }
-    }
-}
-
 /// `vhost-pci device reset`.
 struct DeviceResetCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -117,7 +96,9 @@ struct DeviceResetCommand: ParsableCommand {
             }
             report.isDryRun = change.dryRun
             report.isChanged = !change.dryRun
-            try report.tell(json: host.json, done: "\(target) was reset")
+            report.done = "\(target) was reset"
+            if host.json { return try CommandFailure.print(report) }
+            try CommandFailure.print(lines: report.lines)
         }
     }
 }
@@ -138,6 +119,8 @@ struct DeviceChange: Codable, Equatable {
     var notes: [String] = []
     var isDryRun = false
     var isChanged = false
+    /// One sentence for people.
+    var done = ""
 
     enum CodingKeys: String, CodingKey {
         case schema, target, writes, notes
@@ -147,7 +130,7 @@ struct DeviceChange: Codable, Equatable {
         case isChanged = "changed"
     }
 
-    /// Plans, and carries the plan out unless it is a dry run.
+    /// Plans, and carries the plan out unless it is a dry run; tells what came of it.
     static func run(
         _ name: String,
         _ target: DeviceTarget,
@@ -161,29 +144,38 @@ struct DeviceChange: Codable, Equatable {
                 let address = try target.address(for: "changing the driver")
                 let binding = DriverBinding(host.tree)
                 let plan = try makePlan(binding, address)
-                var report = DeviceChange(schema: "vhost-pci.\(name)/1", target: "\(target)")
-                report.driverBefore = plan.driverBefore
-                report.writes = plan.writes.map { Write(text: $0.text, path: $0.path) }
-                report.notes = plan.notes
-                report.isDryRun = change.dryRun
-                report.driverAfter = change.dryRun ? plan.driverBefore : try binding.carryOut(plan)
-                report.isChanged = !plan.isDone && !change.dryRun
-                try report.tell(json: host.json, done: Self.sentence(plan, report))
+                let report = try carryOut(plan, name, address, binding, change)
+                if host.json { return try CommandFailure.print(report) }
+                try CommandFailure.print(lines: report.lines)
             }
         }
     }
 
-    private static func sentence(_ plan: BindingPlan, _ report: DeviceChange) -> String {
+    /// Carries a plan out unless it is a dry run.
+    static func carryOut(
+        _ plan: BindingPlan,
+        _ name: String,
+        _ address: PCIAddress,
+        _ binding: DriverBinding,
+        _ change: ChangeOptions
+    ) throws -> DeviceChange {
+        var report = DeviceChange(schema: "vhost-pci.\(name)/1", target: "\(address)")
+        report.driverBefore = plan.driverBefore
+        report.writes = plan.writes.map { Write(text: $0.text, path: $0.path) }
+        report.notes = plan.notes
+        report.isDryRun = change.dryRun
+        report.driverAfter = change.dryRun ? plan.driverBefore : try binding.carryOut(plan)
+        report.isChanged = !plan.isDone && !change.dryRun
         let driver = report.driverAfter ?? "no driver"
-        return plan.isDone
-            ? "nothing to do: \(report.target) has \(driver)"
-            : "\(report.target) has \(driver) now; before it had"
-                + " \(plan.driverBefore ?? "no driver")"
+        report.done =
+            plan.isDone
+            ? "nothing to do: \(address) has \(driver)"
+            : "\(address) has \(driver) now; before it had \(plan.driverBefore ?? "no driver")"
+        return report
     }
 
-    /// Prints the outcome.
-    func tell(json: Bool, done: String) throws {
-        if json { return try CommandFailure.print(self) }
+    /// The outcome for people.
+    var lines: [String] {
         var lines: [String] = []
         if isDryRun {
             lines = writes.map { write in
@@ -191,7 +183,6 @@ struct DeviceChange: Codable, Equatable {
             }
         }
         if !isDryRun || writes.isEmpty { lines.append(done) }
-        lines += notes.map { "note: \($0)" }
-        try CommandFailure.print(lines: lines)
+        return lines + notes.map { "note: \($0)" }
     }
 }
