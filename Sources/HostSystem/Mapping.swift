@@ -57,6 +57,34 @@ public final class Mapping: Sendable {
         return unsafe Mapping(address: address, length: length)
     }
 
+    /// Maps private zero pages at an address that is a multiple of `alignment`, a power of two: the
+    /// pages of a hugetlb file can be placed only where their own size divides the address.
+    public static func anonymous(length: Int, alignment: Int) throws(SystemError) -> Mapping {
+        precondition(alignment > 0 && alignment & (alignment - 1) == 0, "alignment \(alignment)")
+        let least = 4096
+        guard alignment > least else { return try anonymous(length: length) }
+        let (room, overflow) = length.addingReportingOverflow(alignment)
+        guard length > 0, !overflow else {
+            throw SystemError("reserve \(length) bytes of address space", .noMemory)
+        }
+        var start: UnsafeMutableRawPointer?
+        try checked(
+            unsafe shim_map_anonymous(nil, room, &start),
+            "reserve \(room) bytes of address space"
+        )
+        guard let start = unsafe start else {
+            throw SystemError("reserve \(room) bytes", .noMemory)
+        }
+        // Safety: both ends lie in the range that was mapped just now and nobody has seen.
+        let lead = -Int(bitPattern: start) & (alignment - 1)
+        let pages = (length + least - 1) & ~(least - 1)
+        if lead > 0 { _ = unsafe shim_unmap(start, lead) }
+        if room > lead + pages {
+            _ = unsafe shim_unmap(start + lead + pages, room - lead - pages)
+        }
+        return unsafe Mapping(address: start + lead, length: length)
+    }
+
     /// Replaces part of this range by a file's pages; `at`, `length` and `offset` page-aligned.
     public func place(
         _ file: FileDescriptor,

@@ -71,4 +71,20 @@ import Testing
             withExtendedLifetime(file) {}
         }
     }
+
+    @Test func `an aligned range begins at a multiple, and leaves nothing else mapped`() throws {
+        for alignment in [1, 4096, 1 << 16, 2 << 20, 1 << 30] {
+            let mapping = try Mapping.anonymous(length: 8192, alignment: alignment)
+            let address = UInt(bitPattern: unsafe mapping.address)
+            #expect(address % UInt(alignment) == 0)
+            #expect(mapping.length == 8192)
+            unsafe mapping.address.storeBytes(of: 1, toByteOffset: 8191, as: UInt8.self)
+        }
+        #expect(throws: SystemError.self) {
+            try Mapping.anonymous(length: .max, alignment: 2 << 20)
+        }
+        #expect(throws: SystemError.self) {
+            try Mapping.anonymous(length: 0, alignment: 2 << 20)
+        }
+    }
 }
