@@ -37,13 +37,20 @@ public protocol PCIEndpoint: AnyObject {
     /// Function-level reset: configuration and device as after power-on.
     func reset()
 
-    /// The memory behind `PCIHost.memory` changed.
+    /// The memory behind `PCIHost.memory` changed: when this returns nobody uses the old one.
     func memoryChanged()
+
+    /// The driver's machine went without a word. Its memory is gone next; registers stay as they
+    /// are until a new driver resets the function.
+    func clientGone()
 }
 
 extension PCIEndpoint {
     /// No file: every access comes here.
     public func windowFile(_ bar: Int) -> WindowFile? { nil }
+
+    /// Nothing.
+    public func clientGone() {}
 }
 
 /// What an emulated function may ask of whoever serves it.

@@ -17,6 +17,8 @@ struct VirtioBARLayout {
     static let maximumQueueCount = 1024
     /// BAR of the window onto other machines' memory.
     static let windowBAR = 2
+    /// BAR of the second window, where there is one.
+    static let secondWindowBAR = 4
 
     static let common: UInt64 = 0x0000
     static let interruptStatus: UInt64 = 0x1000
@@ -61,7 +63,9 @@ struct VirtioBARLayout {
     var notifyLength: UInt64 { UInt64(queueCount) * UInt64(Self.notifyMultiplier) }
 
     /// The capabilities that tell a driver of all this, in list order.
-    func capabilities(windowLength: UInt64?) -> [VirtioCapability] {
+    ///
+    /// `windows` are the lengths of the windows, by BAR; shared memory is numbered in that order.
+    func capabilities(windows: [(bar: Int, length: UInt64)]) -> [VirtioCapability] {
         var list = [
             VirtioCapability(
                 .common,
@@ -86,7 +90,6 @@ struct VirtioBARLayout {
             )
         }
         list.append(VirtioCapability(.configurationAccess))
-        guard let windowLength else { return list }
         if hasPeerNotify {
             list.append(
                 VirtioCapability(
@@ -97,9 +100,16 @@ struct VirtioBARLayout {
                 )
             )
         }
-        list.append(
-            VirtioCapability(.sharedMemory, bar: UInt8(Self.windowBAR), length: windowLength)
-        )
+        for (index, window) in windows.enumerated() {
+            list.append(
+                VirtioCapability(
+                    .sharedMemory,
+                    bar: UInt8(window.bar),
+                    id: UInt8(index),
+                    length: window.length
+                )
+            )
+        }
         return list
     }
 }

@@ -1,5 +1,6 @@
 public import GuestMemory
 public import HostSystem
+public import PCI
 public import VirtioSpec
 public import Virtqueue
 
@@ -101,12 +102,44 @@ public struct DeviceFault: Error, Sendable, Equatable, CustomStringConvertible {
     }
 }
 
-/// A device whose function carries a window onto other machines' memory (BAR 2) and a peer-notify
-/// structure (vhost-pci-net, or a management device that hands out slices of both).
+/// A device that has to know when what it can reach is other memory than before, since threads of
+/// their own work on it. Others ask `DeviceContext.memory` whenever they use it.
+public protocol DriverMemoryObserver: VirtioDevice {
+    /// `DeviceContext.memory` is another table now: when this returns nobody uses the old one. Only
+    /// called while active.
+    func driverMemoryChanged()
+}
+
+/// A device that has to know when its driver went without a reset.
+public protocol DriverObserver: VirtioDevice {
+    /// Whoever presented the driver's machine is gone; registers stay as they are, and the next
+    /// driver begins with a reset. Only called while active.
+    func driverLost()
+}
+
+/// A device whose function carries a window onto other machines' memory (BAR 2, and BAR 4 where one
+/// file is not enough) and a peer-notify structure (vhost-pci-net, or a management device that hands
+/// out slices of both).
+///
+/// Windows are looked at when a function is made: one that is to be larger needs a new function.
 public protocol PeerWindowProvider: AnyObject {
     /// The memory behind BAR 2; its length is a power of two.
     var peerWindow: Mapping { get }
 
+    /// The memory behind BAR 4, if there is that BAR; its length is a power of two.
+    var secondPeerWindow: Mapping? { get }
+
+    /// The file that a client in another process may map in place of a window's BAR.
+    func peerWindowFile(_ bar: Int) -> WindowFile?
+
     /// One doorbell per slot of the peer-notify structure.
     var peerDoorbells: DoorbellTable { get }
+}
+
+extension PeerWindowProvider {
+    /// One window.
+    public var secondPeerWindow: Mapping? { nil }
+
+    /// No file: every access comes to the function.
+    public func peerWindowFile(_ bar: Int) -> WindowFile? { nil }
 }

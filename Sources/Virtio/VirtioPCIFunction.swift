@@ -5,7 +5,7 @@ internal import VirtioSpec
 internal import Virtqueue
 
 /// Presents a `VirtioDevice` as a PCI function: the registers of virtio 1.3 §4.1 in BAR 0 and, when
-/// the device is a `PeerWindowProvider`, the window in BAR 2 and the peer-notify structure.
+/// the device is a `PeerWindowProvider`, its windows in BAR 2 and BAR 4 and the peer-notify structure.
 ///
 /// Whatever a driver writes is obeyed, ignored or refused, never trusted: every access of every
 /// width at every offset is safe, also between two registers (HI-H2).
@@ -57,8 +57,8 @@ public final class VirtioPCIFunction: PCIEndpoint {
         let count = min(MSIXTable.maximumCount, max(1, vectorCount ?? queueCount + 1))
         let vectors = MSIXTable(count: count)
         var space = EmulatedConfigSpace(identity)
-        let windowLength = provider.map { UInt64($0.peerWindow.length) }
-        try Self.addBARs(&space, windowLength)
+        let windows = Self.windows(of: provider)
+        try Self.addBARs(&space, windows)
         let vectorCapability = try Self.add(
             vectors.capability(
                 bar: VirtioBARLayout.bar,
@@ -69,7 +69,7 @@ public final class VirtioPCIFunction: PCIEndpoint {
             to: &space
         )
         var accessWindow = 0
-        for capability in layout.capabilities(windowLength: windowLength) {
+        for capability in layout.capabilities(windows: windows) {
             let isAccess = capability.type == .configurationAccess
             let at = try Self.add(
                 capability.encoded(),
@@ -96,12 +96,30 @@ public final class VirtioPCIFunction: PCIEndpoint {
         self.host = host
     }
 
-    /// Nothing to do: devices ask for the memory table whenever they use it.
-    public func memoryChanged() {}
+    /// Devices ask for the memory table whenever they use it; those with threads are told.
+    public func memoryChanged() {
+        guard context != nil else { return }
+        (device as? any DriverMemoryObserver)?.driverMemoryChanged()
+    }
 
-    /// The window of a `PeerWindowProvider` is BAR 2.
+    /// Devices that care are told; the rest meets the next driver's reset.
+    public func clientGone() {
+        guard context != nil else { return }
+        (device as? any DriverObserver)?.driverLost()
+    }
+
+    /// The windows of a `PeerWindowProvider` are BAR 2 and BAR 4.
     public func window(_ bar: Int) -> Mapping? {
-        bar == VirtioBARLayout.windowBAR ? provider?.peerWindow : nil
+        switch bar {
+        case VirtioBARLayout.windowBAR: provider?.peerWindow
+        case VirtioBARLayout.secondWindowBAR: provider?.secondPeerWindow
+        default: nil
+        }
+    }
+
+    /// The file behind a window, where its device says so.
+    public func windowFile(_ bar: Int) -> WindowFile? {
+        window(bar) == nil ? nil : provider?.peerWindowFile(bar)
     }
 
     /// The eventfd that a slot of the peer-notify structure stands for.
@@ -146,6 +164,10 @@ public final class VirtioPCIFunction: PCIEndpoint {
             }
         }
         vectors.setControl(UInt16(truncatingIfNeeded: space.read(vectorControl, .word)))
+        // Without bus mastering nothing is reached (HI-H23): other memory than before.
+        if before.command.contains(.busMaster) != space.command.contains(.busMaster) {
+            memoryChanged()
+        }
         deliverPending()
     }
 
@@ -253,21 +275,27 @@ extension VirtioPCIFunction {
 
     private static func addBARs(
         _ space: inout EmulatedConfigSpace,
-        _ windowLength: UInt64?
+        _ windows: [(bar: Int, length: UInt64)]
     ) throws(PCIError) {
         guard let registers = BaseAddressRegister(size: VirtioBARLayout.length) else {
             preconditionFailure("BAR 0 is no power of two")
         }
         space.setBAR(VirtioBARLayout.bar, registers)
-        guard let windowLength else { return }
-        guard
-            let window = BaseAddressRegister(
-                size: windowLength,
-                is64Bit: true,
-                isPrefetchable: true
-            )
-        else { throw .notSupported("a window of \(windowLength) bytes, which is no power of two") }
-        space.setBAR(VirtioBARLayout.windowBAR, window)
+        for (bar, length) in windows {
+            guard
+                let window = BaseAddressRegister(size: length, is64Bit: true, isPrefetchable: true)
+            else { throw .notSupported("a window of \(length) bytes, which is no power of two") }
+            space.setBAR(bar, window)
+        }
+    }
+
+    private static func windows(
+        of provider: (any PeerWindowProvider)?
+    ) -> [(bar: Int, length: UInt64)] {
+        guard let provider else { return [] }
+        let first = (VirtioBARLayout.windowBAR, UInt64(provider.peerWindow.length))
+        guard let second = provider.secondPeerWindow else { return [first] }
+        return [first, (VirtioBARLayout.secondWindowBAR, UInt64(second.length))]
     }
 
     private static func add(
@@ -298,7 +326,8 @@ extension VirtioPCIFunction {
         let isInside =
             switch bar {
             case VirtioBARLayout.bar: layout.isInsideStructure(offset, UInt64(length))
-            case VirtioBARLayout.windowBAR: offset + UInt64(length) <= barSize(bar)
+            case VirtioBARLayout.windowBAR, VirtioBARLayout.secondWindowBAR:
+                offset + UInt64(length) <= barSize(bar)
             default: false
             }
         return isInside ? (bar, offset, width) : nil

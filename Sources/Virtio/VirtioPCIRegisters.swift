@@ -5,30 +5,17 @@ internal import VirtioSpec
 // Accesses to the BARs. Nothing here depends on whether an access is natural, aligned or sensible.
 extension VirtioPCIFunction {
     func readMemory(_ bar: Int, _ offset: UInt64, _ width: AccessWidth) -> UInt32 {
+        if let window = window(bar) { return readWindow(window, offset, width) }
         var value: UInt32 = 0
         for index in 0..<width.rawValue {
-            let at = offset &+ UInt64(index)
-            let byte: UInt8 =
-                switch bar {
-                case VirtioBARLayout.bar: readByte(at)
-                case VirtioBARLayout.windowBAR: readWindow(at)
-                default: 0xff
-                }
+            let byte = bar == VirtioBARLayout.bar ? readByte(offset &+ UInt64(index)) : 0xff
             value |= UInt32(byte) << UInt32(8 * index)
         }
         return value
     }
 
     func writeMemory(_ bar: Int, _ offset: UInt64, _ width: AccessWidth, _ value: UInt32) {
-        if bar == VirtioBARLayout.windowBAR {
-            for index in 0..<width.rawValue {
-                writeWindow(
-                    offset &+ UInt64(index),
-                    UInt8(truncatingIfNeeded: value >> UInt32(8 * index))
-                )
-            }
-            return
-        }
+        if let window = window(bar) { return writeWindow(window, offset, width, value) }
         guard bar == VirtioBARLayout.bar else { return }
         if offset % VirtioBARLayout.page + UInt64(width.rawValue) > VirtioBARLayout.page {
             // Two structures: each byte belongs to its own.
@@ -128,17 +115,5 @@ extension VirtioPCIFunction {
             return
         }
         doorbells.ring(slot)
-    }
-
-    private func readWindow(_ offset: UInt64) -> UInt8 {
-        guard let window = provider?.peerWindow, offset < UInt64(window.length) else { return 0xff }
-        // Safety: inside the mapping, which `window` keeps.
-        return unsafe window.address.load(fromByteOffset: Int(offset), as: UInt8.self)
-    }
-
-    private func writeWindow(_ offset: UInt64, _ byte: UInt8) {
-        guard let window = provider?.peerWindow, offset < UInt64(window.length) else { return }
-        // Safety: inside the mapping, which `window` keeps.
-        unsafe window.address.storeBytes(of: byte, toByteOffset: Int(offset), as: UInt8.self)
     }
 }

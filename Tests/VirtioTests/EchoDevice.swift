@@ -108,10 +108,25 @@ class EchoDevice: VirtioDevice {
     }
 }
 
-/// An echo device with a window of one page per peer and four doorbells.
-final class WindowedEchoDevice: EchoDevice, PeerWindowProvider {
+/// An echo device with a window of one page per peer and four doorbells, that is told of its
+/// driver's machine.
+final class WindowedEchoDevice: EchoDevice, PeerWindowProvider, DriverMemoryObserver,
+    DriverObserver
+{
     let peerWindow: Mapping
+    var secondPeerWindow: Mapping?
     let peerDoorbells: DoorbellTable
+    /// What was reachable at each change.
+    private(set) var memories: [Bool] = []
+    private(set) var losses = 0
+
+    func driverMemoryChanged() {
+        memories.append(context?.memory.all.isEmpty == false)
+    }
+
+    func driverLost() {
+        losses += 1
+    }
 
     init() throws {
         peerWindow = try Mapping.anonymous(length: 1 << 16)
