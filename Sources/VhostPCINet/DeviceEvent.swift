@@ -2,6 +2,8 @@
 public enum DeviceEvent: Sendable, Equatable, CustomStringConvertible {
     /// A front-end connected.
     case peerConnected
+    /// Rule F: the windows were laid out for the files of a peer; their lengths, BAR 2 first.
+    case windows([UInt64])
     /// The window shows that peer's memory; `unsealed` regions can still be truncated by their
     /// owner (HI-I12).
     case placed(regions: Int, bytes: UInt64, unsealed: Int, generation: UInt32)
@@ -18,6 +20,8 @@ public enum DeviceEvent: Sendable, Equatable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .peerConnected: "peer connected"
+        case .windows(let lengths):
+            "windows of \(lengths.map(String.init).joined(separator: " and ")) bytes"
         case .placed(let regions, let bytes, let unsealed, let generation):
             "table \(generation): \(regions) regions, \(bytes) bytes"
                 + (unsealed > 0 ? ", \(unsealed) unsealed" : "")

@@ -12,8 +12,11 @@ final class PeerWindow {
         let busFaults: BusFaultGuard
     }
 
-    /// Where the window is.
-    let slice: PeerWindowSlice
+    /// Where the window is; a second one where two files have a BAR each (rule F).
+    private(set) var slices: [PeerWindowSlice]
+    /// Which file is shown where, under rule F; kept when the peer goes, since a client may come and
+    /// map it. `nil` under rule P.
+    private(set) var layout: WindowLayout?
 
     /// What the driver is told of the table; empty while nothing is placed.
     private(set) var regions: [PeerMemoryInformation.Region] = []
@@ -24,25 +27,34 @@ final class PeerWindow {
     private var sources: [PeerRegion] = []
 
     init(slice: PeerWindowSlice) {
-        self.slice = slice
+        slices = [slice]
     }
+
+    /// Takes windows of another length; nothing is shown in the old ones.
+    func adopt(_ slices: [PeerWindowSlice]) {
+        precondition(placed.isEmpty && !slices.isEmpty, "windows are exchanged while in use")
+        self.slices = slices
+    }
+
+    /// Shows what comes next by rule F.
+    func adopt(_ layout: WindowLayout) {
+        self.layout = layout
+    }
+
+    /// The slice that the driver reports the address of.
+    var slice: PeerWindowSlice { slices[0] }
 
     /// True when a file shrank under its region; the region shows zeros since (HI-I11).
     var isTruncated: Bool { placed.contains { $0.busFaults.hasFaulted } }
 
-    /// Shows these regions and nothing else, by rule P. A table that is shown already is left alone:
-    /// its pages need not be faulted in again.
+    /// Shows these regions and nothing else, by the layout's rule F or, without one, by rule P. A
+    /// table that is shown already is left alone: its pages need not be faulted in again.
     func place(_ regions: [PeerRegion]) throws(Refusal) {
         if isShown(regions) { return }
         guard clear() else {
             throw Refusal("limit/memory", "the window still shows an earlier table")
         }
-        let placement = try WindowPlacement.packed(
-            regions.map(WindowPlacement.Region.init),
-            base: UInt64(UInt(bitPattern: unsafe slice.mapping.address)),
-            offset: UInt64(slice.offset),
-            size: UInt64(slice.size)
-        )
+        let placement = try placement(of: regions)
         for extent in placement.extents {
             do throws(SystemError) {
                 try map(extent, of: regions[extent.region])
@@ -64,9 +76,26 @@ final class PeerWindow {
         // The pages go first and their guard after: a fault in between is still contained.
         placed.removeAll { item in
             let position = Int(item.extent.position)
-            return (try? slice.mapping.clear(at: position, length: Int(item.extent.length))) != nil
+            let mapping = slices[item.extent.window].mapping
+            return (try? mapping.clear(at: position, length: Int(item.extent.length))) != nil
         }
         return placed.isEmpty
+    }
+
+    private func placement(of regions: [PeerRegion]) throws(Refusal) -> WindowPlacement {
+        guard let layout else {
+            return try WindowPlacement.packed(
+                regions.map { WindowPlacement.Region($0) },
+                base: UInt64(UInt(bitPattern: unsafe slice.mapping.address)),
+                offset: UInt64(slice.offset),
+                size: UInt64(slice.size)
+            )
+        }
+        try layout.require(regions)
+        return try WindowPlacement.byFile(
+            regions.map { WindowPlacement.Region($0, window: layout.index(of: $0.identity) ?? 0) },
+            windows: slices.map { UInt64($0.offset)..<UInt64($0.offset + $0.size) }
+        )
     }
 
     private func isShown(_ regions: [PeerRegion]) -> Bool {
@@ -86,9 +115,10 @@ final class PeerWindow {
         if region.pageSize > WindowPlacement.granule {
             try trial.populate(at: 0, length: length)
         }
-        let busFaults = try BusFaultGuard(slice.mapping, at: position, length: length)
+        let mapping = slices[extent.window].mapping
+        let busFaults = try BusFaultGuard(mapping, at: position, length: length)
         placed.append(Placed(extent: extent, busFaults: busFaults))
-        try slice.mapping.place(
+        try mapping.place(
             region.file,
             offset: extent.fileOffset,
             at: position,
@@ -107,7 +137,7 @@ final class PeerWindow {
             let entry = unsafe MemoryRegion(
                 start: region.guestAddress,
                 size: region.size,
-                host: slice.mapping.address + Int(extent.barOffset)
+                host: slices[extent.window].mapping.address + Int(extent.barOffset)
             )
             guard let entry else { preconditionFailure("placement lets no such region through") }
             entries.append(entry)
@@ -116,12 +146,13 @@ final class PeerWindow {
                     guestAddress: region.guestAddress,
                     size: region.size,
                     userAddress: region.userAddress,
-                    barOffset: extent.barOffset
+                    barOffset: extent.barOffset,
+                    bar: slices.count > 1 ? UInt32(slices[extent.window].bar) : 0
                 )
             )
         }
         do throws(MemoryTable.Problem) {
-            memory = try MemoryTable(entries, owners: [slice.mapping])
+            memory = try MemoryTable(entries, owners: slices.map(\.mapping))
         } catch {
             preconditionFailure("placement lets no overlap through")
         }
@@ -137,12 +168,13 @@ final class PeerWindow {
 }
 
 extension WindowPlacement.Region {
-    fileprivate init(_ region: PeerRegion) {
+    fileprivate init(_ region: PeerRegion, window: Int = 0) {
         self.init(
             guestAddress: region.guestAddress,
             size: region.size,
             fileOffset: region.fileOffset,
-            pageSize: region.pageSize
+            pageSize: region.pageSize,
+            window: window
         )
     }
 }

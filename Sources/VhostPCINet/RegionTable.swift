@@ -2,12 +2,19 @@ internal import VirtioSpec
 
 /// The driver's check of PEER_MEM_INFO: a window and regions that can be mapped and looked up.
 struct RegionTable: Equatable, Sendable {
-    /// BAR that holds the window.
-    let bar: Int
-    /// Start of the window in the BAR.
-    let windowOffset: UInt64
-    /// Its length.
-    let windowSize: UInt64
+    /// Part of a BAR.
+    struct Window: Equatable, Sendable {
+        /// The BAR.
+        let bar: Int
+        /// Start in the BAR.
+        var offset: UInt64
+        /// Length in bytes.
+        var size: UInt64
+    }
+
+    /// The window that the message names, then, where it says that there are more, what its regions
+    /// need of other BARs.
+    let windows: [Window]
     /// Number of this version.
     let generation: UInt32
     /// Regions, ascending, disjoint, inside the window.
@@ -17,16 +24,12 @@ struct RegionTable: Equatable, Sendable {
     var byteCount: UInt64 { regions.reduce(0) { $0 &+ $1.size } }
 
     init(checking information: PeerMemoryInformation) throws(Refusal) {
+        let bar: Int
         switch information.location {
         case .address(let address):
             // An address from outside is never followed (HI-G4).
             throw Refusal("vpci/gva", "a window at \(address.hexadecimal) was not announced by us")
-        case .bar(let number):
-            guard number <= 5 else { throw Refusal("vpci/bar", "there is no BAR \(number)") }
-            bar = Int(number)
-        }
-        guard !information.flags.contains(.splitWindow) else {
-            throw Refusal("vpci/bar", "not supported: a window over several BARs")
+        case .bar(let number): bar = try Self.bar(number)
         }
         guard !information.flags.contains(.translatedAddresses) else {
             throw Refusal("mem/range", "not supported: peer addresses that are IOVAs")
@@ -39,18 +42,53 @@ struct RegionTable: Equatable, Sendable {
                     + " at \(information.windowOffset.hexadecimal)"
             )
         }
-        windowOffset = information.windowOffset
-        windowSize = information.windowSize
-        generation = information.generation
-        regions = information.regions
+        let isSplit = information.flags.contains(.splitWindow)
+        var windows = [
+            Window(bar: bar, offset: information.windowOffset, size: information.windowSize)
+        ]
+        var regions: [PeerMemoryInformation.Region] = []
         var lowest: UInt64 = 0
-        for region in regions {
-            try Self.check(region, window: windowOffset..<end.partialValue)
+        for var region in information.regions {
+            region.bar = UInt32(isSplit ? try Self.bar(UInt64(region.bar)) : bar)
+            let isNamed = Int(region.bar) == bar
+            let limit = isNamed ? information.windowOffset..<end.partialValue : 0..<UInt64.max
+            try Self.check(region, window: limit)
+            if !isNamed { Self.extend(&windows, over: region) }
+            regions.append(region)
             guard region.guestAddress >= lowest else {
                 throw Refusal("mem/overlap", "at \(region.guestAddress.hexadecimal)")
             }
             lowest = region.guestAddress + region.size
         }
+        self.windows = windows
+        self.regions = regions
+        generation = information.generation
+    }
+
+    /// Index of the window that a region of the table lies in.
+    func window(of region: PeerMemoryInformation.Region) -> Int {
+        windows.firstIndex { $0.bar == Int(region.bar) } ?? 0
+    }
+
+    private static func bar(_ number: UInt64) throws(Refusal) -> Int {
+        guard number <= 5 else { throw Refusal("vpci/bar", "there is no BAR \(number)") }
+        return Int(number)
+    }
+
+    /// Makes the window of another BAR reach over a region that was checked.
+    private static func extend(
+        _ windows: inout [Window],
+        over region: PeerMemoryInformation.Region
+    ) {
+        let bar = Int(region.bar)
+        guard let index = windows.firstIndex(where: { $0.bar == bar }) else {
+            windows.append(Window(bar: bar, offset: region.barOffset, size: region.size))
+            return
+        }
+        let window = windows[index]
+        let start = min(window.offset, region.barOffset)
+        let end = max(window.offset + window.size, region.barOffset + region.size)
+        windows[index] = Window(bar: bar, offset: start, size: end - start)
     }
 
     /// VPN-D-12, seen from the other side.

@@ -54,6 +54,12 @@ extension VhostPCINetDevice {
         context = nil
     }
 
+    /// The machine of the driver is gone: the same as a reset, for the peer (VPN-D-24).
+    public func driverLost() {
+        letDriverGo()
+        context = nil
+    }
+
     /// Asks for a reset and works no more until then.
     func fail(_ fault: DeviceFault) {
         report?(.failed(fault.description))

@@ -24,6 +24,14 @@ extension VhostPCINetDevice: BackendDelegate {
         hasHandedPositionsOver = false
         self.description = description
         mirror.peer = description.features.intersection(FeatureMirror.supported)
+        do throws(Refusal) {
+            try layOutWindows(for: description.regions)
+        } catch {
+            report?(.refused(error))
+            return backend.disconnect("\(error)")
+        }
+        // Whoever presents the device may have reset it meanwhile, and the peer is gone for that.
+        guard self.description != nil else { return }
         let usable = !description.regions.isEmpty && description.rings.contains(where: \.isStarted)
         if phase == .connected, let announced, description.isSameWork(as: announced) {
             self.announced = description
@@ -77,6 +85,7 @@ extension VhostPCINetDevice: BackendDelegate {
                 location: .bar(UInt64(window.slice.bar)),
                 windowOffset: UInt64(window.slice.offset),
                 windowSize: UInt64(window.slice.size),
+                flags: window.slices.count > 1 ? .splitWindow : [],
                 generation: generation,
                 regions: window.regions
             )

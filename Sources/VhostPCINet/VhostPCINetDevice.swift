@@ -12,7 +12,16 @@ public import VirtioSpec
 ///     let device = try VhostPCINetDevice(name: "vpci0", window: slice, doorbells: doorbells, loop: loop)
 ///     let function = try VirtioPCIFunction(device: device)
 ///     try device.listen(at: "/tmp/peer.sock")
-public final class VhostPCINetDevice: VirtioDevice, PeerWindowProvider {
+public final class VhostPCINetDevice: VirtioDevice, PeerWindowProvider, DriverObserver {
+    /// Where a peer's memory appears in the window.
+    public enum Placement: Sendable, Equatable {
+        /// Rule P: one region behind the other, from any number of files.
+        case packed
+        /// Rule F: where it lies in its file, one file in BAR 2 and one in BAR 4, so that a client in
+        /// another process can map the files itself.
+        case file
+    }
+
     /// What may be chosen when a device is made.
     public struct Options: Sendable {
         /// The id is not registered with anybody, so it can be changed.
@@ -22,6 +31,13 @@ public final class VhostPCINetDevice: VirtioDevice, PeerWindowProvider {
         /// The driver lives in this process: the address that it reports for the window must then
         /// be the one we know (HI-G31).
         public var sharesAddressSpace = true
+        /// Where a peer's memory appears.
+        public var placement = Placement.packed
+        /// Under rule F with windows of the device's own: how many times the memory that a peer has
+        /// when they are laid out, so that more can be added to it later.
+        public var windowHeadroom: UInt64 = 1
+        /// Under rule F with windows of the device's own: the longest that is made, in bytes.
+        public var largestWindow: UInt64 = 1 << 40
 
         /// The defaults.
         public init() {}
@@ -37,12 +53,21 @@ public final class VhostPCINetDevice: VirtioDevice, PeerWindowProvider {
     public let queuePairs: Int
     /// Where the connection stands.
     public var phase: DeviceState.Phase { state.phase }
+    /// Rule F: a client reads where the windows are once, when it connects. While this is set, peers
+    /// with other files than those laid out are refused (`mem/file`); those with the same files come
+    /// and go.
+    public var isWindowFixed = false
+    /// Rule F: the windows were laid out anew, for a peer whose memory became known. A function made
+    /// before shows BARs of other lengths: it is reset and replaced by a new one here.
+    public var windowsChanged: (() -> Void)?
 
     let options: Options
     let loop: EventLoop
     let window: PeerWindow
     let notify: PeerNotify
-    private let doorbells: DoorbellTable
+    /// The windows are made by this device, as long as peers need them.
+    let ownsWindows: Bool
+    let doorbells: DoorbellTable
 
     var backend: Backend?
     var mirror = FeatureMirror()
@@ -60,9 +85,10 @@ public final class VhostPCINetDevice: VirtioDevice, PeerWindowProvider {
     private var events: [DeviceState.Event] = []
     private var isProcessing = false
     private var timers: [DeviceState.Timer: EventLoop.Source] = [:]
-    private var memoryCheck: EventLoop.Source?
+    var memoryCheck: EventLoop.Source?
     private lazy var kicks = KickWatch(loop: loop) { [weak self] ring in self?.kicked(ring) }
 
+    /// Set from DRIVER_OK until the driver goes.
     var context: (any DeviceContext)?
     var outbox = ControlOutbox()
     var controlReceive: DeviceBufferQueue?
@@ -80,11 +106,34 @@ public final class VhostPCINetDevice: VirtioDevice, PeerWindowProvider {
     /// How often the window is looked at for truncated files, in milliseconds (HI-I11).
     static let memoryCheckMilliseconds: UInt64 = 100
 
+    /// Makes a device with windows of its own, laid out by rule F when the first peer's memory is
+    /// known: until then there is one page. Only then it should be presented to anybody, as a
+    /// function of its own, and `windowsChanged` says when.
+    public convenience init(
+        name: String,
+        queuePairs: Int = 1,
+        loop: EventLoop,
+        options: Options = Options()
+    ) throws(SystemError) {
+        var options = options
+        options.placement = .file
+        self.init(
+            name: name,
+            window: PeerWindowSlice(mapping: try Mapping.anonymous(length: 4096)),
+            doorbells: try DoorbellTable(count: 2 * max(1, queuePairs)),
+            firstDoorbell: 0,
+            queuePairs: queuePairs,
+            loop: loop,
+            options: options,
+            ownsWindows: true
+        )
+    }
+
     /// Makes a device without a peer.
     ///
     /// It uses `2 * queuePairs` slots of `doorbells`, from `firstDoorbell` on, and the slice of the
     /// window for itself alone.
-    public init(
+    public convenience init(
         name: String,
         window: PeerWindowSlice,
         doorbells: DoorbellTable,
@@ -93,6 +142,29 @@ public final class VhostPCINetDevice: VirtioDevice, PeerWindowProvider {
         loop: EventLoop,
         options: Options = Options()
     ) {
+        self.init(
+            name: name,
+            window: window,
+            doorbells: doorbells,
+            firstDoorbell: firstDoorbell,
+            queuePairs: queuePairs,
+            loop: loop,
+            options: options,
+            ownsWindows: false
+        )
+    }
+
+    private init(
+        name: String,
+        window: PeerWindowSlice,
+        doorbells: DoorbellTable,
+        firstDoorbell: Int,
+        queuePairs: Int,
+        loop: EventLoop,
+        options: Options,
+        ownsWindows: Bool
+    ) {
+        self.ownsWindows = ownsWindows
         self.name = name
         self.queuePairs = max(1, queuePairs)
         self.loop = loop
@@ -125,12 +197,6 @@ public final class VhostPCINetDevice: VirtioDevice, PeerWindowProvider {
         for timer in DeviceState.Timer.allCases { cancel(timer) }
         stopMemoryCheck()
     }
-
-    /// The memory behind the BAR, for a function of its own.
-    public var peerWindow: Mapping { window.slice.mapping }
-
-    /// The peer-notify structure, for a function of its own.
-    public var peerDoorbells: DoorbellTable { doorbells }
 
     /// Own queues and the peer's share these bits; network features only as far as the peer agreed
     /// (VPN-D-06).
@@ -258,63 +324,5 @@ public final class VhostPCINetDevice: VirtioDevice, PeerWindowProvider {
         } catch {
             report?(.refused(error))
         }
-    }
-
-    // MARK: window
-
-    private func place() {
-        do throws(Refusal) {
-            guard let description else { throw Refusal("vpci/order", "there is no table") }
-            guard mirror.agreed != nil else {
-                throw Refusal(
-                    "vpci/features",
-                    "the peer uses \(description.features.rawValue.hexadecimal),"
-                        + " the driver takes \(mirror.offerToPeer.rawValue.hexadecimal)"
-                )
-            }
-            let unsealed = description.regions.count { !$0.isSealed }
-            guard unsealed == 0 || !options.requiresSealedMemory else {
-                throw Refusal("mem/unsealed", "\(unsealed) regions can be truncated")
-            }
-            try window.place(description.regions)
-            announced = description
-            startMemoryCheck()
-            post(.placed)
-            report?(
-                .placed(
-                    regions: window.regions.count,
-                    bytes: window.regions.reduce(0) { $0 &+ $1.size },
-                    unsealed: unsealed,
-                    generation: generation &+ 1
-                )
-            )
-        } catch {
-            report?(.refused(error))
-            post(.placementFailed("\(error)"))
-        }
-    }
-
-    func clearWindow() {
-        stopMemoryCheck()
-        if !window.clear() {
-            report?(.refused(Refusal("limit/memory", "the window could not be cleared")))
-        }
-    }
-
-    private func startMemoryCheck() {
-        guard memoryCheck == nil else { return }
-        memoryCheck = loop.after(milliseconds: Self.memoryCheckMilliseconds) { [weak self] in
-            guard let self else { return }
-            memoryCheck = nil
-            guard window.isTruncated else { return startMemoryCheck() }
-            let refusal = Refusal("mem/truncated", "the peer's memory was cut short")
-            report?(.refused(refusal))
-            backend?.disconnect("\(refusal)")
-        }
-    }
-
-    private func stopMemoryCheck() {
-        if let source = memoryCheck { loop.remove(source) }
-        memoryCheck = nil
     }
 }

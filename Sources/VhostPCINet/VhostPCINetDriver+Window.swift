@@ -6,19 +6,23 @@ internal import Virtqueue
 
 // From the device's words to something that threads can work on.
 extension VhostPCINetDriver {
-    /// Maps the window and builds the table (VPN-M-06).
+    /// Maps the window, in every BAR that it lies in, and builds the table (VPN-M-06).
     func map(_ table: RegionTable) {
         do throws(VirtioError) {
-            let view = try transport.mapPeerWindow(
-                bar: table.bar,
-                offset: table.windowOffset,
-                size: table.windowSize
-            )
-            guard view.size >= table.windowSize else {
-                throw .configurationRange("a window of \(view.size) bytes")
+            var views: [BARWindow] = []
+            for window in table.windows {
+                let view = try transport.mapPeerWindow(
+                    bar: window.bar,
+                    offset: window.offset,
+                    size: window.size
+                )
+                guard view.size >= window.size else {
+                    throw .configurationRange("a window of \(view.size) bytes")
+                }
+                views.append(view)
             }
-            memory = try translation(table, in: view)
-            self.view = view
+            memory = try translation(table, in: views)
+            self.views = views
             feed(.mapped)
         } catch {
             if case .deviceGone = error { return feed(.deviceGone) }
@@ -28,24 +32,26 @@ extension VhostPCINetDriver {
 
     private func translation(
         _ table: RegionTable,
-        in view: BARWindow
+        in views: [BARWindow]
     ) throws(VirtioError) -> MemoryTable {
         var regions: [MemoryRegion] = []
         for region in table.regions where !region.flags.contains(.dirtyLog) {
             var access: MemoryAccess = []
             if region.flags.contains(.readable) { access.insert(.read) }
             if region.flags.contains(.writable) { access.insert(.write) }
-            // Safety: the table was checked to lie in the window, and the view is as long as that.
+            let index = table.window(of: region)
+            let offset = Int(region.barOffset - table.windows[index].offset)
+            // Safety: the table was checked to lie in the windows, and the views are as long as those.
             let entry = unsafe MemoryRegion(
                 start: region.guestAddress,
                 size: region.size,
-                host: view.address + Int(region.barOffset - table.windowOffset),
+                host: views[index].address + offset,
                 access: access
             )
             if let entry { regions.append(entry) }
         }
         do throws(MemoryTable.Problem) {
-            return try MemoryTable(regions, owners: [view.owner])
+            return try MemoryTable(regions, owners: views.map(\.owner))
         } catch {
             throw .configurationRange("\(error)")
         }
@@ -53,7 +59,7 @@ extension VhostPCINetDriver {
 
     /// Tells the device where the window is, and by that which table we know.
     func acknowledge(_ generation: UInt32) {
-        guard let view else { return }
+        guard let view = views.first else { return }
         let address = UInt64(UInt(bitPattern: unsafe view.address))
         send(.windowAddress(address, generation: generation))
     }

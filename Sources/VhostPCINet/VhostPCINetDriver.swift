@@ -24,7 +24,8 @@ public final class VhostPCINetDriver {
     let transport: any VirtioTransport
     weak var host: (any PeerConnectionHost)?
     var memory = MemoryTable.empty
-    var view: BARWindow?
+    /// The windows, as the table numbers them.
+    var views: [BARWindow] = []
     /// One for each receive queue: readable when the peer kicked its transmit queue.
     private(set) var wakeups: [EventFD] = []
     private(set) var receive: DriverBufferQueue?
@@ -198,7 +199,7 @@ public final class VhostPCINetDriver {
         sources = []
         if let health { loop.remove(health) }
         health = nil
-        view = nil
+        views = []
         memory = .empty
         guard let arena else { return }
         do throws(VirtioError) {
@@ -323,7 +324,7 @@ public final class VhostPCINetDriver {
             connect(table, queues, features)
         case .quiesce: quiesce()
         case .release:
-            view = nil
+            views = []
             memory = .empty
         case .sendOff: send(.off)
         // The wait for OFF is `stop`'s own, with its deadline.

@@ -6,12 +6,16 @@ struct WindowPlacement: Equatable, Sendable {
         var size: UInt64
         var fileOffset: UInt64
         var pageSize: UInt64
+        /// Index of the window that shows its file, under rule F.
+        var window = 0
     }
 
     /// A region in its place.
     struct Extent: Equatable, Sendable {
         /// Index of the region in the list that was given.
         var region: Int
+        /// Index of the window.
+        var window = 0
         /// Where its mapping starts, from the start of the BAR.
         var position: UInt64
         /// Length of the mapping.
@@ -38,19 +42,10 @@ struct WindowPlacement: Equatable, Sendable {
         offset: UInt64,
         size: UInt64
     ) throws(Refusal) -> WindowPlacement {
-        guard !regions.isEmpty, regions.count <= 32 else {
-            throw Refusal("mem/count", "\(regions.count) regions, a table has 1 to 32")
-        }
         var extents: [Extent] = []
         var used: UInt64 = 0
-        var lowest: UInt64 = 0
-        for (index, region) in regions.enumerated().sorted(by: ascending) {
-            try check(region)
-            guard region.guestAddress >= lowest else {
-                throw Refusal("mem/overlap", "at \(region.guestAddress.hexadecimal)")
-            }
-            lowest = region.guestAddress + region.size
-            let page = max(granule, region.pageSize.nonzeroBitCount == 1 ? region.pageSize : 0)
+        for (index, region) in try checked(regions) {
+            let page = region.page
             let lead = region.fileOffset % page
             // Checked above: offset plus size does not wrap, and pages are far below 2^63.
             let length = lead.addingReportingOverflow(region.size).partialValue
@@ -77,6 +72,60 @@ struct WindowPlacement: Equatable, Sendable {
         return WindowPlacement(extents: extents)
     }
 
+    /// Rule F: each region where it lies in its file, in the window of that file. Windows are given
+    /// as parts of their BARs.
+    static func byFile(
+        _ regions: [Region],
+        windows: [Range<UInt64>]
+    ) throws(Refusal) -> WindowPlacement {
+        var extents: [Extent] = []
+        for (index, region) in try checked(regions) {
+            let window = windows[region.window]
+            let lead = region.fileOffset % region.page
+            let start = region.fileOffset - lead
+            // Checked: offset plus size does not wrap.
+            let size = UInt64(window.count)
+            guard let end = (region.fileOffset + region.size).roundedUp(to: region.page),
+                end <= size
+            else {
+                throw Refusal(
+                    "mem/window",
+                    WindowLayout.needed(region.fileOffset + region.size, size)
+                )
+            }
+            extents.append(
+                Extent(
+                    region: index,
+                    window: region.window,
+                    position: window.lowerBound + start,
+                    length: end - start,
+                    fileOffset: start,
+                    barOffset: window.lowerBound + region.fileOffset
+                )
+            )
+        }
+        return WindowPlacement(extents: extents)
+    }
+
+    /// The regions in the order of their guest addresses; they make a table (VPN-D-12).
+    private static func checked(
+        _ regions: [Region]
+    ) throws(Refusal) -> [(offset: Int, element: Region)] {
+        guard !regions.isEmpty, regions.count <= 32 else {
+            throw Refusal("mem/count", "\(regions.count) regions, a table has 1 to 32")
+        }
+        let sorted = regions.enumerated().sorted(by: ascending)
+        var lowest: UInt64 = 0
+        for (_, region) in sorted {
+            try check(region)
+            guard region.guestAddress >= lowest else {
+                throw Refusal("mem/overlap", "at \(region.guestAddress.hexadecimal)")
+            }
+            lowest = region.guestAddress + region.size
+        }
+        return sorted
+    }
+
     private static func ascending(
         _ first: (offset: Int, element: Region),
         _ second: (offset: Int, element: Region)
@@ -96,6 +145,13 @@ struct WindowPlacement: Equatable, Sendable {
                     + " file offset \(region.fileOffset.hexadecimal)"
             )
         }
+    }
+}
+
+extension WindowPlacement.Region {
+    /// The page size of its file, where that is one.
+    fileprivate var page: UInt64 {
+        max(WindowPlacement.granule, pageSize.nonzeroBitCount == 1 ? pageSize : 0)
     }
 }
 

@@ -152,6 +152,11 @@ final class RecordingHost: PeerConnectionHost {
         events.append(event)
     }
 
+    /// This machine is no more.
+    func forget() {
+        connection = nil
+    }
+
     var refusals: [String] {
         events.compactMap { if case .refused(let refusal) = $0 { refusal.id } else { nil } }
     }

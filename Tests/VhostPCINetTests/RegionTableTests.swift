@@ -4,6 +4,66 @@ import VirtioSpec
 @testable import VhostPCINet
 
 @Suite struct RegionTableTests {
+    private func table(
+        _ regions: (guest: UInt64, size: UInt64, offset: UInt64, bar: UInt32)...,
+        isSplit: Bool = true
+    ) throws(Refusal) -> RegionTable {
+        try RegionTable(
+            checking: PeerMemoryInformation(
+                location: .bar(2),
+                windowOffset: 0x1000,
+                windowSize: 0x10000,
+                flags: isSplit ? .splitWindow : [],
+                generation: 1,
+                regions: regions.map {
+                    .init(
+                        guestAddress: $0.guest,
+                        size: $0.size,
+                        userAddress: 0,
+                        barOffset: $0.offset,
+                        bar: $0.bar
+                    )
+                }
+            )
+        )
+    }
+
+    @Test func `VPN-M-19: a split window is what its regions need of each BAR`() throws {
+        let table = try table(
+            (0, 0x1000, 0x2000, 2),
+            (0x1000, 0x1000, 0x8000, 4),
+            (0x4000, 0x3000, 0, 4),
+        )
+        #expect(table.windows.map(\.bar) == [2, 4])
+        #expect(table.windows[0] == .init(bar: 2, offset: 0x1000, size: 0x10000))
+        #expect(table.windows[1] == .init(bar: 4, offset: 0, size: 0x9000))
+        #expect(table.regions.map { table.window(of: $0) } == [0, 1, 1])
+    }
+
+    @Test func `VPN-M-19: without the flag the entries' own BARs mean nothing`() throws {
+        let table = try table((0, 0x1000, 0x2000, 5), isSplit: false)
+        #expect(table.windows.map(\.bar) == [2])
+        #expect(table.window(of: table.regions[0]) == 0)
+    }
+
+    @Test func `VPN-M-19: a BAR that does not exist, or a region that leaves it, is refused`() {
+        func id(_ body: () throws(Refusal) -> RegionTable) -> String? {
+            do throws(Refusal) {
+                _ = try body()
+                return nil
+            } catch {
+                return error.id
+            }
+        }
+        #expect(id { () throws(Refusal) in try table((0, 0x1000, 0x2000, 6)) } == "vpci/bar")
+        #expect(id { () throws(Refusal) in try table((0, 0x1000, 0x2000, .max)) } == "vpci/bar")
+        #expect(id { () throws(Refusal) in try table((0, 0x1000, 0x11000, 2)) } == "mem/range")
+        #expect(
+            id { () throws(Refusal) in try table((0, 0x2000, .max - 0xfff, 4)) } == "mem/range"
+        )
+        #expect(id { () throws(Refusal) in try table((0, 0x1000, 1, 4)) } == "mem/range")
+    }
+
     private func refusal(
         flags: PeerMemoryInformation.Flags = [],
         window: (UInt64, UInt64) = (0x1000, 0x10000),
@@ -50,7 +110,6 @@ import VirtioSpec
     }
 
     @Test func `what is not supported is refused by name`() {
-        #expect(refusal(flags: .splitWindow, (0, 0x1000, 0x1000)) == "vpci/bar")
         #expect(refusal(flags: .translatedAddresses, (0, 0x1000, 0x1000)) == "mem/range")
     }
 

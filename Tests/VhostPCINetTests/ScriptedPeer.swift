@@ -29,6 +29,7 @@ final class ScriptedPeer {
         let guestAddress: UInt64
         let file: FileDescriptor
         let size: Int
+        var fileOffset = 0
 
         var userAddress: UInt64 { 0x7000_0000_0000 + guestAddress }
     }
@@ -55,14 +56,22 @@ final class ScriptedPeer {
     private var received: [UInt8] = []
     private(set) var isClosed = false
 
-    /// `isSealed` decides whether the memory file can be truncated later.
-    init(path: String, loop: EventLoop, rings: Int = 2, isSealed: Bool = true) throws {
+    /// `isSealed` decides whether the memory file can be truncated later; `file` is one of an
+    /// earlier peer, as a machine with its memory in a file system has it.
+    init(
+        path: String,
+        loop: EventLoop,
+        rings: Int = 2,
+        isSealed: Bool = true,
+        file earlier: FileDescriptor? = nil
+    ) throws {
         self.loop = loop
         socket = try UnixSocket.connect(to: path)
-        file =
+        let fresh =
             isSealed
             ? try MemoryFile(name: "peer", size: Self.memorySize).descriptor
             : try PeerMemory.unsealed(size: UInt64(Self.memorySize))
+        file = earlier ?? fresh
         memory = try Mapping.file(file, offset: 0, length: Self.memorySize)
         regions = [Region(guestAddress: Self.guestBase, file: file, size: Self.memorySize)]
         for _ in 0..<rings {
@@ -259,9 +268,10 @@ final class ScriptedPeer {
     }
 
     private func write(_ region: Region, to payload: inout WireWriter) {
-        for field in [region.guestAddress, UInt64(region.size), region.userAddress, 0] {
-            payload.integer(field)
-        }
+        payload.integer(region.guestAddress)
+        payload.integer(UInt64(region.size))
+        payload.integer(region.userAddress)
+        payload.integer(UInt64(region.fileOffset))
     }
 
     private func pair(_ ring: Int, _ value: UInt32) -> [UInt8] {

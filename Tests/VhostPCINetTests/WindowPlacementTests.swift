@@ -86,6 +86,35 @@ import Testing
         #expect(id { try place([region(0, 8192), region(4096, 8192)]) } == "mem/overlap")
     }
 
+    @Test func `VPN-D-27: under rule F a region lies where it lies in its file`() throws {
+        let extents = try WindowPlacement.byFile(
+            [
+                region(4 * gigabyte, gigabyte, fileOffset: 3 * gigabyte), region(0, gigabyte),
+                region(2 * gigabyte, 8192, fileOffset: huge + 4096, pageSize: huge),
+            ],
+            windows: [0x1000..<0x1000 + 4 * gigabyte]
+        ).extents
+        #expect(extents.map(\.region) == [1, 2, 0])
+        #expect(extents.map(\.barOffset) == [0x1000, huge + 0x2000, 3 * gigabyte + 0x1000])
+        #expect(extents.map(\.position) == [0x1000, huge + 0x1000, 3 * gigabyte + 0x1000])
+        #expect(extents.map(\.fileOffset) == [0, huge, 3 * gigabyte])
+        #expect(extents.map(\.length) == [gigabyte, huge, gigabyte])
+    }
+
+    @Test func `VPN-D-26, VPN-D-12: rule F refuses what does not fit or makes no table`() {
+        func id(_ regions: WindowPlacement.Region...) -> String? {
+            self.id { try WindowPlacement.byFile(regions, windows: [0..<8192]).extents }
+        }
+        #expect(id(region(0, 8192)) == nil)
+        #expect(id(region(0, 4096, fileOffset: 8192)) == "mem/window")
+        #expect(id(region(0, 12288)) == "mem/window")
+        #expect(id(region(0, 4096, pageSize: huge)) == "mem/window")
+        #expect(id(region(0, 4096, fileOffset: UInt64.max - 8191)) == "mem/window")
+        #expect(id(region(0, 4096, fileOffset: UInt64.max - 4095)) == "mem/range")
+        #expect(id(region(0, 8192), region(4096, 4096)) == "mem/overlap")
+        #expect(id() == "mem/count")
+    }
+
     @Test func `no region, or more than a table holds, is refused`() {
         #expect(id { try place([]) } == "mem/count")
         let many = (0..<33 as Range<UInt64>).map { region($0 * 4096, 4096) }
