@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -81,7 +82,8 @@ static int make_address(const char *path, struct sockaddr_un *address) {
 }
 
 // A socket at a path, through `use`: the descriptor or -errno.
-static int open_at(const char *path, int (*use)(int, const struct sockaddr_un *, int), int backlog) {
+static int open_at(const char *path, int (*use)(int, const struct sockaddr_un *, int, int),
+                   int backlog, int mode) {
     struct sockaddr_un address;
     int error = make_address(path, &address);
     if (error)
@@ -89,7 +91,7 @@ static int open_at(const char *path, int (*use)(int, const struct sockaddr_un *,
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -errno;
-    if (use(fd, &address, backlog) < 0) {
+    if (use(fd, &address, backlog, mode) < 0) {
         error = errno;
         close(fd);
         return -error;
@@ -97,18 +99,36 @@ static int open_at(const char *path, int (*use)(int, const struct sockaddr_un *,
     return fd;
 }
 
-static int listen_at(int fd, const struct sockaddr_un *address, int backlog) {
+static int listen_at(int fd, const struct sockaddr_un *address, int backlog, int mode) {
+    // The mode that a socket file is made with is that of its descriptor, less the umask.
+    if (mode >= 0 && fchmod(fd, (mode_t)mode) < 0)
+        return -1;
     if (bind(fd, (const struct sockaddr *)address, sizeof *address) < 0)
+        return -1;
+    if (mode >= 0 && chmod(address->sun_path, (mode_t)mode) < 0)
         return -1;
     return listen(fd, backlog);
 }
-static int connect_to(int fd, const struct sockaddr_un *address, int backlog) {
+static int connect_to(int fd, const struct sockaddr_un *address, int backlog, int mode) {
     (void)backlog;
+    (void)mode;
     return connect(fd, (const struct sockaddr *)address, sizeof *address);
 }
 
-int shim_listen(const char *path, int backlog) { return open_at(path, listen_at, backlog); }
-int shim_connect(const char *path) { return open_at(path, connect_to, 0); }
+int shim_listen(const char *path, int backlog, int mode) {
+    return open_at(path, listen_at, backlog, mode);
+}
+int shim_connect(const char *path) { return open_at(path, connect_to, 0, -1); }
+
+int shim_socket_kind(int socket) {
+    int domain = 0, type = 0, listening = 0;
+    socklen_t size = sizeof(int);
+    if (getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0 ||
+        getsockopt(socket, SOL_SOCKET, SO_TYPE, &type, &size) < 0 ||
+        getsockopt(socket, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) < 0)
+        return errno == EBADF ? -ENOTSOCK : -errno;
+    return domain == AF_UNIX && type == SOCK_STREAM ? listening != 0 : -EPROTOTYPE;
+}
 
 int shim_accept(int listener) {
     int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);

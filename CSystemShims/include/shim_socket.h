@@ -17,8 +17,11 @@ int64_t shim_receive(int socket, void *into, size_t length, int *descriptors,
 /// byte; the byte count or -errno. Never raises SIGPIPE.
 int64_t shim_send(int socket, const void *first, size_t first_length, const void *second,
                   size_t second_length, const int *descriptors, int descriptor_count);
-/// A listening, non-blocking unix stream socket bound to `path`.
-int shim_listen(const char *path, int backlog);
+/// A listening, non-blocking unix stream socket bound to `path`, whose file has `mode` before the
+/// first connection is possible; -1 leaves the mode to the umask.
+int shim_listen(const char *path, int backlog, int mode);
+/// 1 for a unix stream socket that listens, 0 for one that does not, -errno for anything else.
+int shim_socket_kind(int socket);
 /// Connects to `path` (blocking), then makes the socket non-blocking.
 int shim_connect(const char *path);
 /// accept4(2), non-blocking and close-on-exec.

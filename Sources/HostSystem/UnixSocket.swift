@@ -1,5 +1,4 @@
 internal import CSystemShims
-internal import Glibc
 
 /// One end of a connected unix stream socket that carries descriptors; non-blocking.
 public final class UnixSocket: Sendable {
@@ -100,79 +99,5 @@ public final class UnixSocket: Sendable {
     public var peerProcess: Int32? {
         let pid = shim_peer_process(descriptor.rawValue)
         return pid > 0 ? pid : nil
-    }
-}
-
-/// A listening unix socket; its path is removed with it, unless something else is there by then.
-public final class UnixListener: Sendable {
-    /// The descriptor, to register with epoll.
-    public let descriptor: FileDescriptor
-    /// Where it listens.
-    public let path: String
-    /// File system and inode of our socket, so that nothing else at the path is removed.
-    private let place: Place?
-
-    /// Binds `path`, removing a socket that nobody listens on any more.
-    ///
-    /// Refuses a path where another process answers, and never removes what is not a socket.
-    public init(path: String, backlog: Int32 = 16) throws(SystemError) {
-        self.path = path
-        guard path.utf8.count < shim_socket_path_limit() else {
-            throw SystemError(
-                "listen at \(path): a socket path has at most \(shim_socket_path_limit() - 1) bytes",
-                .nameTooLong
-            )
-        }
-        var status = unsafe shim_listen(path, backlog)
-        if status < 0, Errno(-status) == .addressInUse {
-            try UnixListener.removeStale(path)
-            status = unsafe shim_listen(path, backlog)
-        }
-        descriptor = FileDescriptor(owning: try checked(status, "listen at \(path)"))
-        place = Place(of: path)
-    }
-
-    deinit {
-        guard let place, Place(of: path) == place else { return }
-        unsafe unlink(path)
-    }
-
-    /// What a path leads to.
-    private struct Place: Equatable {
-        let device: dev_t
-        let inode: ino_t
-
-        init?(of path: String) {
-            var information = stat()
-            guard unsafe lstat(path, &information) == 0 else { return nil }
-            device = information.st_dev
-            inode = information.st_ino
-        }
-    }
-
-    private static func removeStale(_ path: String) throws(SystemError) {
-        var information = stat()
-        try checked(
-            unsafe lstat(path, &information) == 0 ? 0 : -Glibc.errno,
-            "read the status of \(path)"
-        )
-        guard information.st_mode & S_IFMT == S_IFSOCK else {
-            throw SystemError("listen at \(path): something that is no socket is there", .exists)
-        }
-        do throws(SystemError) {
-            let other = try UnixSocket.connect(to: path)
-            let owner = other.peerProcess.map { " (pid \($0))" } ?? ""
-            let who = other.peerProcess == getpid() ? "this process" : "another process"
-            throw SystemError("listen at \(path): \(who) answers there\(owner)", .addressInUse)
-        } catch  where error.errno == .connectionRefused {
-            unsafe unlink(path)
-        }
-    }
-
-    /// The next waiting connection; `nil` when there is none.
-    public func accept() throws(SystemError) -> UnixSocket? {
-        let raw = shim_accept(descriptor.rawValue)
-        if raw < 0, Errno(-raw) == .wouldBlock { return nil }
-        return UnixSocket(FileDescriptor(owning: try checked(raw, "accept at \(path)")))
     }
 }

@@ -180,8 +180,13 @@ public final class VhostPCINetDevice: VirtioDevice, PeerWindowProvider, DriverOb
 
     /// Listens for front-ends; call once.
     public func listen(at path: String) throws(SystemError) {
+        try listen(on: try UnixListener(path: path))
+    }
+
+    /// Takes front-ends from a socket that is there already; call once.
+    public func listen(on listener: UnixListener) throws(SystemError) {
         backend = try Backend(
-            path: path,
+            listener: listener,
             loop: loop,
             offer: BackendOffer(features: mirror.offerToPeer, queuePairs: queuePairs),
             delegate: self

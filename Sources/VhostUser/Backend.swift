@@ -34,20 +34,37 @@ public final class Backend {
     ///
     /// Throws when the path cannot be listened at, for example since another process answers there;
     /// the error names it.
-    public init(
+    public convenience init(
         path: String,
         loop: EventLoop,
         offer: BackendOffer,
         delegate: any BackendDelegate,
         limits: BackendLimits = BackendLimits()
     ) throws(SystemError) {
-        self.path = path
+        try self.init(
+            listener: try UnixListener(path: path),
+            loop: loop,
+            offer: offer,
+            delegate: delegate,
+            limits: limits
+        )
+    }
+
+    /// Takes front-ends from a socket that is there already.
+    public init(
+        listener: UnixListener,
+        loop: EventLoop,
+        offer: BackendOffer,
+        delegate: any BackendDelegate,
+        limits: BackendLimits = BackendLimits()
+    ) throws(SystemError) {
+        path = listener.path
         self.loop = loop
         self.offer = offer
         self.limits = limits
         self.delegate = delegate
         acceptPause = limits.acceptPause
-        listener = try UnixListener(path: path)
+        self.listener = listener
         try listen()
     }
 
