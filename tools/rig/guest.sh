@@ -8,19 +8,20 @@
 declare -A guest_input guest_count
 qemu="qemu-system-x86_64" # Debian's own, until a scenario takes another one
 
-# guest_prepare: the kernel and the $work/initramfs of guests that have a vhost-user device
+# guest_prepare: the kernel and the initramfs of guests that have a vhost-user device
 guest_prepare() {
     need "$qemu" busybox cpio setpriv
     kernel_take cloud bookworm linux-image-cloud-amd64 virtio_pci virtio_net
     make_initramfs
 }
 
-# make_initramfs [FILE…]: $work/initramfs for `kernel_folder`; each program is in the guest's /bin and
-# the libraries it needs where it looks for them. A file that is no program keeps its path.
+# make_initramfs [FILE…]: sets `initramfs` to one for `kernel_folder`; each program is in the guest's
+# /bin and the libraries it needs where it looks for them. A file that is no program keeps its path.
 # Not compressed: unpacking costs an interpreted CPU more than reading does.
 # shellcheck disable=SC2120,SC2154 # the files are optional; the folder is what kernel_take sets
 make_initramfs() {
     local root=$work/root file library
+    initramfs=$work/initramfs-$(basename "$kernel_folder")
     mkdir -p "$root/bin" "$root/lib/modules"
     cp "$(command -v busybox)" "$root/bin/busybox"
     cp -r "$kernel_folder/modules/." "$root/lib/modules"
@@ -37,11 +38,11 @@ make_initramfs() {
             cp -L -n "$library" "$root$library"
         done
     done
-    (cd "$root" && find . | sort | cpio --quiet -o -H newc) >"$work/initramfs"
+    (cd "$root" && find . | sort | cpio --quiet -o -H newc) >"$initramfs"
     rm -rf "$root"
 }
 
-# guest_boot NAME WORDS ARGUMENT…: boots `kernel_folder` with $work/initramfs; WORDS go to guest-init
+# guest_boot NAME WORDS ARGUMENT…: boots `kernel_folder` with `initramfs`; WORDS go to guest-init
 # by the kernel's command line, the arguments to QEMU. `no_timer_check`: on a busy machine an interpreted
 # timer misses its turn, and the kernel gives up at once.
 guest_boot() {
@@ -53,18 +54,22 @@ guest_boot() {
     spawn "$name.reply" cat "$work/$name.tty.out"
     spawn "$name" "$qemu" -nodefaults -no-user-config -display none -no-reboot \
         -accel tcg,thread=multi -cpu max \
-        -kernel "$kernel_folder/vmlinuz" -initrd "$work/initramfs" \
+        -kernel "$kernel_folder/vmlinuz" -initrd "$initramfs" \
         -append "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check $words" \
         -serial "file:$work/$name.console" -chardev "pipe,id=tty,path=$work/$name.tty" \
         -serial chardev:tty "$@"
 }
 
 # guest_start NAME SOCKET ADDRESS/LENGTH NUMBER: a guest with a vhost-user device; NUMBER makes its MAC
-# address. Its memory is a shared memfd, as vhost-user needs. `vectors=0`: with MSI-X, QEMU 7.2 under
-# TCG crashes when it starts a vhost device.
+# address. Its memory is shared, as vhost-user needs: a memfd, or the file `guest_memory`, which the same
+# guest finds again when it is started again. `vectors=0`: with MSI-X, QEMU 7.2 under TCG crashes when it
+# starts a vhost device.
+guest_memory=''
 guest_start() {
+    local memory=memory-backend-memfd
+    [ -z "$guest_memory" ] || memory="memory-backend-file,mem-path=$guest_memory"
     guest_boot "$1" "load=virtio_pci,virtio_net address=$3" -M q35 -smp 1 -m 384 \
-        -object memory-backend-memfd,id=memory,size=384M,share=on -machine memory-backend=memory \
+        -object "$memory,id=memory,size=384M,share=on" -machine memory-backend=memory \
         -chardev "socket,id=peer,path=$2" -netdev vhost-user,id=net,chardev=peer \
         -device "virtio-net-pci,netdev=net,disable-legacy=on,romfile=,vectors=0,mac=52:54:00:00:00:0$4"
 }

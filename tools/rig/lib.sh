@@ -17,6 +17,7 @@ repository=$(cd "$rig_folder/../.." && pwd)
 
 scenario='' work='' restore_pages='' watchdog='' verdict=''
 namespaces=()
+folders=() # to be removed beside $work
 declare -A pid_of
 
 # begin ID LIMIT: limit in seconds for the whole scenario
@@ -63,6 +64,7 @@ finish() {
     fi
     case $verdict in fail:*) show_logs ;; esac
     if [ -n "$restore_pages" ]; then echo "$restore_pages" >/proc/sys/vm/nr_hugepages; fi
+    [ ${#folders[@]} = 0 ] || rm -rf "${folders[@]}"
     if [ "${RIG_KEEP:-}" = 1 ]; then
         echo "kept: $work"
     else

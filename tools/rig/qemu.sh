@@ -32,6 +32,7 @@ qemu_take() {
         exec {lock}>&-
         qemu_knows || fail "the QEMU of ${qemu_suites[1]} does not run or has no vfio-user-pci: $(head -n 1 "$work/qemu.help")"
     fi
+    # shellcheck disable=SC2034 # for the caller
     qemu_version=$("$qemu" --version | sed -n 's/^QEMU emulator version \([^ ]*\).*/\1/p')
 }
 
