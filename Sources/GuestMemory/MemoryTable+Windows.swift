@@ -65,8 +65,8 @@ extension MemoryTable {
     }
 
     /// Two pieces as one, where they follow each other in addresses and in our mapping: a buffer
-    /// over two mappings of one block is then one run, as behind an IOMMU.
-    private static func join(_ low: MemoryRegion, _ high: MemoryRegion) -> MemoryRegion? {
+    /// over two mappings of one block is then one run, as behind an IOMMU; `nil` where they do not.
+    public static func join(_ low: MemoryRegion, _ high: MemoryRegion) -> MemoryRegion? {
         // The low one may end with the last address there is.
         guard low.start &+ low.size == high.start, high.start > low.start,
             low.access == high.access,

@@ -20,10 +20,24 @@ public struct CapabilityList: Sendable {
     /// Throws `capabilityLoop` when it does not end or leaves its place (HI-H5), and `deviceGone`
     /// when nobody answers.
     public init(_ function: any PCIFunction) throws(PCIError) {
-        let vendor = try function.readConfiguration(ConfigurationHeader.vendor, .word)
-        guard vendor != 0xffff else { throw .deviceGone }
+        try self.init { offset, width throws(PCIError) in
+            try function.readConfiguration(offset, width)
+        }
+    }
+
+    /// Walks the list of an emulated function, from the inside.
+    init(_ endpoint: any PCIEndpoint) throws(PCIError) {
+        try self.init { offset, width throws(PCIError) in
+            endpoint.readConfiguration(offset, width)
+        }
+    }
+
+    private init(
+        _ read: (Int, AccessWidth) throws(PCIError) -> UInt32
+    ) throws(PCIError) {
+        guard try read(ConfigurationHeader.vendor, .word) != 0xffff else { throw .deviceGone }
         let walk = try Self.walk { offset throws(PCIError) in
-            UInt8(truncatingIfNeeded: try function.readConfiguration(offset, .byte))
+            UInt8(truncatingIfNeeded: try read(offset, .byte))
         }
         guard walk.ends else { throw .capabilityLoop }
         entries = walk.entries

@@ -104,14 +104,20 @@ public final class InProcessFunction: PCIFunction, PCIHost {
 
     /// Connects and unmasks a vector, or masks it.
     public func connectInterrupt(_ vector: Int, to event: EventFD?) throws(PCIError) {
-        guard vector >= 0, vector < (try interruptVectorCount) else { throw .vector(vector) }
+        let vectors = try MessageVectors(endpoint)
+        guard vector >= 0, vector < vectors.count else { throw .vector(vector) }
         events[vector] = event
-        try configureVector(vector, isMasked: event == nil)
+        if event == nil {
+            vectors.mask(vector)
+        } else {
+            vectors.unmask(vector)
+        }
+        vectors.enable()
     }
 
     /// Number of MSI-X vectors, 0 without the capability.
     public var interruptVectorCount: Int {
-        get throws(PCIError) { try messageCapability()?.vectorCount ?? 0 }
+        get throws(PCIError) { try MessageVectors(endpoint).count }
     }
 
     /// Lets the function reach an arena.
@@ -152,8 +158,10 @@ public final class InProcessFunction: PCIFunction, PCIHost {
     /// Resets the function. Connected vectors stay connected, as a kernel keeps them.
     public func reset() throws(PCIError) {
         endpoint.reset()
-        for vector in events.keys.sorted() {
-            try configureVector(vector, isMasked: false)
+        let vectors = try MessageVectors(endpoint)
+        for vector in events.keys.sorted() where vector < vectors.count {
+            vectors.unmask(vector)
+            vectors.enable()
         }
     }
 
@@ -201,56 +209,5 @@ public final class InProcessFunction: PCIFunction, PCIHost {
         }
         arenas = wanted
         endpoint.memoryChanged()
-    }
-}
-
-// The kernel's part of MSI-X.
-extension InProcessFunction {
-    private struct MessageCapability {
-        let control: Int
-        let vectorCount: Int
-        let tableBAR: Int
-        let tableOffset: UInt64
-    }
-
-    private func messageCapability() throws(PCIError) -> MessageCapability? {
-        guard let entry = try CapabilityList(self).first(MSIXTable.identifier) else { return nil }
-        let control = entry.offset + MSIXTable.controlOffset
-        let size = endpoint.readConfiguration(control, .word) & 0x7ff
-        let table = endpoint.readConfiguration(entry.offset + 4, .long)
-        return MessageCapability(
-            control: control,
-            vectorCount: Int(size) + 1,
-            tableBAR: Int(table & 7),
-            tableOffset: UInt64(table & ~7)
-        )
-    }
-
-    private func configureVector(_ vector: Int, isMasked: Bool) throws(PCIError) {
-        guard let capability = try messageCapability() else { throw .vector(vector) }
-        // The table is in memory space, which the driver may not have switched on yet.
-        let before = command
-        endpoint.writeConfiguration(
-            ConfigurationHeader.command,
-            .word,
-            UInt32(before.union(.memorySpace).rawValue)
-        )
-        endpoint.writeRegister(
-            capability.tableBAR,
-            capability.tableOffset + UInt64(vector * MSIXTable.entryLength + 12),
-            .long,
-            isMasked ? 1 : 0
-        )
-        endpoint.writeConfiguration(
-            ConfigurationHeader.command,
-            .word,
-            UInt32(before.rawValue)
-        )
-        let control = endpoint.readConfiguration(capability.control, .word)
-        endpoint.writeConfiguration(
-            capability.control,
-            .word,
-            control | UInt32(MSIXTable.enableBit)
-        )
     }
 }

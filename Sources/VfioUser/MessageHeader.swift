@@ -1,5 +1,3 @@
-internal import VirtioSpec
-
 /// The commands of the protocol, by number. 14 was given away and taken back; it stays unknown.
 public enum Command: UInt16, Sendable, CaseIterable {
     /// Agree on version and capabilities.
@@ -57,6 +55,8 @@ public struct MessageHeader: Sendable, Equatable {
         public static let noReply = Flags(rawValue: 1 << 4)
         /// The command failed; `error` says why.
         public static let error = Flags(rawValue: 1 << 5)
+        /// All that are known.
+        public static let known = Flags(rawValue: 0x3f)
     }
 
     /// Chosen by the sender of the command, echoed in the reply.
@@ -86,13 +86,12 @@ public struct MessageHeader: Sendable, Equatable {
     }
 
     /// Reads the first 16 bytes; `nil` when there are fewer.
-    public init?(_ bytes: some Collection<UInt8>) {
-        var reader = WireReader(bytes)
-        guard let identifier = reader.integer(UInt16.self),
-            let command = reader.integer(UInt16.self),
-            let messageSize = reader.integer(UInt32.self),
-            let flags = reader.integer(UInt32.self),
-            let error = reader.integer(UInt32.self)
+    public init?(_ bytes: [UInt8]) {
+        guard let identifier = bytes.field(UInt16.self, at: 0),
+            let command = bytes.field(UInt16.self, at: 2),
+            let messageSize = bytes.field(UInt32.self, at: 4),
+            let flags = bytes.field(UInt32.self, at: 8),
+            let error = bytes.field(UInt32.self, at: 12)
         else { return nil }
         self.init(
             identifier: identifier,
@@ -104,14 +103,18 @@ public struct MessageHeader: Sendable, Equatable {
     }
 
     /// The 16 bytes.
-    public var encoded: [UInt8] {
-        var writer = WireWriter()
-        writer.integer(identifier)
-        writer.integer(command)
-        writer.integer(messageSize)
-        writer.integer(flags.rawValue)
-        writer.integer(error)
-        return writer.bytes
+    public var encoded: [UInt8] { encoded(capacity: Self.size) }
+
+    /// The 16 bytes, in an array that has room for `capacity`.
+    func encoded(capacity: Int) -> [UInt8] {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(capacity)
+        bytes.appendField(identifier)
+        bytes.appendField(command)
+        bytes.appendField(messageSize)
+        bytes.appendField(flags.rawValue)
+        bytes.appendField(error)
+        return bytes
     }
 
     /// True for a command, false for a reply or a type that does not exist.

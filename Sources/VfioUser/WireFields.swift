@@ -1,5 +1,3 @@
-internal import VirtioSpec
-
 /// Fixed-size fields of a payload: how a structure reads itself from its first bytes, and how it is
 /// written. Integers are little-endian.
 public protocol Payload: Sendable, Equatable {

@@ -6,7 +6,7 @@ import VfioUser
         let header = MessageHeader(identifier: 3, command: 4, messageSize: 32)
         #expect(header.encoded == [3, 0, 4, 0, 32] + [UInt8](repeating: 0, count: 11))
         #expect(MessageHeader(header.encoded) == header)
-        #expect(MessageHeader(header.encoded.dropLast()) == nil)
+        #expect(MessageHeader(Array(header.encoded.dropLast())) == nil)
     }
 
     @Test func `VFU-H-03: an error reply says so in its flags and carries the number`() throws {

@@ -1,0 +1,197 @@
+internal import GuestMemory
+internal import HostSystem
+
+/// One client that is being served: its socket and its session.
+final class ServedClient {
+    private unowned let server: Server
+    private let loop: EventLoop
+    private let limits: ServerLimits
+    private let stream: FramedStream
+    private let session: ServerSession
+
+    private var watch: EventLoop.Source?
+    private var timer: EventLoop.Source?
+    private var cleaning: EventLoop.Source?
+    private var work: EventLoop.Source?
+    private var isServing = false
+    private(set) var hasEnded = false
+
+    init(server: Server, socket: UnixSocket, limits: ServerLimits, loop: EventLoop) {
+        self.server = server
+        self.loop = loop
+        self.limits = limits
+        stream = FramedStream(socket, format: .vfioUser, deadlines: limits.deadlines)
+        session = ServerSession(endpoint: server.endpoint, limits: limits)
+    }
+
+    deinit {
+        release()
+    }
+
+    /// Begins to read.
+    func start() { finishTurn() }
+
+    /// True when the client is gone, though the loop may not have said so yet.
+    var isHungUp: Bool { stream.isHungUp }
+
+    var memory: MemoryTable { hasEnded ? .empty : session.memory }
+
+    func raise(_ vector: Int) {
+        guard !hasEnded, let refusal = session.raise(vector) else { return }
+        server.count(refusal)
+    }
+
+    // MARK: - One turn
+
+    private func serve() {
+        guard !isServing else { return }
+        isServing = true
+        var budget = limits.messagesPerTurn
+        while budget > 0, !hasEnded, !stream.hasUnsent {
+            budget -= 1
+            switch stream.receive() {
+            case .message(let frame): perform(frame)
+            case .waiting: budget = 0
+            case .closed: end("closed by the client")
+            case .fault(let fault): finish(session.accept(fault))
+            }
+        }
+        isServing = false
+        finishTurn()
+    }
+
+    private func perform(_ frame: Frame) {
+        let wasNegotiated = session.negotiation != nil
+        let step = session.accept(frame)
+        // The device may have ended the connection while it was accessed.
+        guard !hasEnded else { return }
+        finish(step)
+        if !wasNegotiated, !hasEnded, let negotiation = session.negotiation {
+            server.negotiated(negotiation)
+        }
+    }
+
+    private func finish(_ step: ServerSession.Step) {
+        if let refused = step.refused { server.count(refused) }
+        guard !hasEnded else { return }
+        if let reply = step.reply {
+            react(stream.send(reply, descriptors: step.descriptors))
+        }
+        if step.closes { end(step.refused?.description ?? "refused") }
+    }
+
+    /// What follows once no command is half-way: the device's own messages come after the replies.
+    private func finishTurn() {
+        while !hasEnded, !stream.hasUnsent, let message = session.nextDMA() {
+            react(stream.send(message.header, message.payload))
+        }
+        guard !hasEnded else { return }
+        arrangeWatch()
+        arrangeTimer()
+        arrangeCleaning()
+    }
+
+    /// Reads only while there is somewhere for a reply to go: the kernel's socket buffer is the bound
+    /// for a client that does not read.
+    private func arrangeWatch() {
+        let wanted = !stream.hasUnsent
+        if wanted, watch == nil {
+            do throws(SystemError) {
+                watch = try loop.watch(stream.descriptor) { [weak self] in self?.serve() }
+            } catch {
+                fail(Refusal(.transfer, error.description))
+            }
+        } else if !wanted, let source = watch {
+            loop.remove(source)
+            watch = nil
+        }
+    }
+
+    // MARK: - The device's accesses
+
+    func readDMA(_ address: UInt64, _ count: Int, _ then: @escaping DMACompletion) {
+        session.readDMA(address, count, then: then)
+        wake()
+    }
+
+    func writeDMA(_ address: UInt64, _ bytes: [UInt8], _ then: @escaping DMACompletion) {
+        session.writeDMA(address, bytes, then: then)
+        wake()
+    }
+
+    /// Sends what the device asked for in a turn of its own: whoever calls may be inside a command.
+    private func wake() {
+        guard work == nil else { return }
+        work = loop.after(milliseconds: 0) { [weak self] in
+            guard let self else { return }
+            work = nil
+            if !isServing { finishTurn() }
+        }
+    }
+
+    // MARK: - Time
+
+    private func arrangeTimer() {
+        if let source = timer { loop.remove(source) }
+        timer = nil
+        let due = [stream.stallDeadline, session.replyDeadline].compactMap { $0 }
+        guard let first = due.map(\.remainingMilliseconds).min() else { return }
+        let wait = stream.hasUnsent ? min(limits.retry, UInt64(first)) : UInt64(first)
+        timer = loop.after(milliseconds: wait) { [weak self] in self?.timeCame() }
+    }
+
+    private func timeCame() {
+        timer = nil
+        react(stream.flush())
+        guard !hasEnded else { return }
+        if let stall = stream.stall { return finish(session.accept(stall)) }
+        finishTurn()
+    }
+
+    private func arrangeCleaning() {
+        guard cleaning == nil, session.hasUnusedFiles else { return }
+        cleaning = loop.after(milliseconds: limits.keepFiles) { [weak self] in
+            guard let self else { return }
+            cleaning = nil
+            session.dropUnusedFiles()
+        }
+    }
+
+    // MARK: - The end
+
+    private func react(_ event: FramedStream.Event?) {
+        switch event {
+        case .closed: end("closed by the client")
+        case .fault(let fault): finish(session.accept(fault))
+        case .waiting, .message, nil: break
+        }
+    }
+
+    private func fail(_ refusal: Refusal) {
+        server.count(refusal)
+        end(refusal.description)
+    }
+
+    /// Ends the connection: the device stops first, then files and socket are let go.
+    func end(_ why: String) {
+        guard !hasEnded else { return }
+        abandon()
+        server.forget(self, why)
+    }
+
+    /// Stops serving without telling anybody but the device.
+    func abandon() {
+        guard !hasEnded else { return }
+        hasEnded = true
+        release()
+        session.end()
+    }
+
+    private func release() {
+        for source in [watch, timer, cleaning, work].compactMap({ $0 }) { loop.remove(source) }
+        watch = nil
+        timer = nil
+        cleaning = nil
+        work = nil
+    }
+}
