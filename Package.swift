@@ -30,6 +30,7 @@ let argumentParser = Target.Dependency.product(
     package: "swift-argument-parser"
 )
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 let histogram = Target.Dependency.product(name: "Histogram", package: "hdrhistogram-swift")
 
 let package = Package(
@@ -41,6 +42,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     ],
     targets: [
         .target(
@@ -94,7 +96,7 @@ let package = Package(
                 "VfioUser", "DeviceCheck", "Virtio", "Virtqueue", "PCI", "GuestMemory",
                 "HostSystem",
                 "VirtioSpec", "RingBench",
-                argumentParser, logging, histogram,
+                argumentParser, logging, histogram, yams,
             ],
             swiftSettings: strict
         ),

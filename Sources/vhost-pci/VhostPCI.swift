@@ -11,7 +11,8 @@ struct VhostPCI: ParsableCommand {
         version: "vhost-pci 0.1.0-dev",
         subcommands: [
             RunCommand.self, DeviceCommand.self, MgmtCommand.self, VdevCommand.self,
-            DoctorCommand.self, PeerCommand.self, BenchCommand.self,
+            ServeCommand.self, ControlCommand.self, DoctorCommand.self, PeerCommand.self,
+            BenchCommand.self,
         ]
     )
 

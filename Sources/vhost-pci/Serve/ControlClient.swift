@@ -1,0 +1,183 @@
+import HostSystem
+
+/// One client of the control socket. It holds at most one unfinished request and a bounded number of
+/// answers; while answers wait, nothing more is read from it (HI-J25).
+final class ControlClient {
+    private let socket: UnixSocket
+    private let loop: EventLoop
+    private let answer: ([UInt8]) -> [UInt8]
+    private let ended: (ControlClient) -> Void
+    private var watch: EventLoop.Source?
+    private var timer: EventLoop.Source?
+    private var received: [UInt8] = []
+    private var unread: ArraySlice<UInt8> = []
+    private var requestDeadline: Deadline?
+    private var unreadDeadline: Deadline?
+    /// The client will send no more.
+    private var isHalfClosed = false
+    /// No more is taken from it; what waits is still sent.
+    private var isRefused = false
+    private var isOver = false
+    /// A request is being carried out; it may turn the loop while it waits for a device.
+    private var isBusy = false
+
+    /// How often a client that does not read is looked at, in milliseconds.
+    private static let retryMilliseconds: UInt64 = 10
+
+    /// Serves a connection: `answer` turns a line into the bytes to send back.
+    init(
+        _ socket: UnixSocket,
+        loop: EventLoop,
+        answer: @escaping ([UInt8]) -> [UInt8],
+        ended: @escaping (ControlClient) -> Void
+    ) throws {
+        self.socket = socket
+        self.loop = loop
+        self.answer = answer
+        self.ended = ended
+        try listen()
+    }
+
+    /// Ends the connection after sending what the socket takes.
+    func end() {
+        guard !isOver else { return }
+        send()
+        isOver = true
+        if let watch { loop.remove(watch) }
+        if let timer { loop.remove(timer) }
+        watch = nil
+        timer = nil
+        ended(self)
+    }
+
+    private func listen() throws {
+        guard watch == nil, !isHalfClosed, !isRefused else { return }
+        watch = try loop.watch(socket.descriptor) { [weak self] in self?.read() }
+    }
+
+    private func read() {
+        guard !isBusy else { return }
+        do {
+            let room = ControlLimits.requestBytes + 1 - received.count
+            guard let piece = try socket.receive(limit: max(1, min(room, 16 << 10))) else { return }
+            if piece.bytes.isEmpty {
+                stopReading()
+                isHalfClosed = true
+            }
+            received += piece.bytes
+        } catch {
+            return end()
+        }
+        proceed()
+    }
+
+    private func stopReading() {
+        if let watch { loop.remove(watch) }
+        watch = nil
+    }
+
+    /// Carries out what is there, sends what waits, and decides when to look again.
+    private func proceed() {
+        if let timer { loop.remove(timer) }
+        timer = nil
+        var count = 0
+        while count < ControlLimits.perTurn, unread.count < ControlLimits.unreadBytes, !isRefused,
+            let line = takeLine()
+        {
+            isBusy = true
+            if !line.isEmpty { unread += answer(line) }
+            isBusy = false
+            count += 1
+            if isOver { return }
+        }
+        if received.count > ControlLimits.requestBytes, !received.contains(Self.newline) {
+            refuse(RPCError(.tooLarge))
+        }
+        watchRequest()
+        send()
+        guard !isOver else { return }
+        schedule()
+    }
+
+    private static let newline = UInt8(ascii: "\n")
+
+    private func takeLine() -> [UInt8]? {
+        guard let end = received.firstIndex(of: Self.newline) else {
+            // The last line of one who sends no more needs no end.
+            guard isHalfClosed, !received.isEmpty else { return nil }
+            defer { received = [] }
+            return received
+        }
+        var line = Array(received[..<end])
+        received.removeFirst(end + 1)
+        if line.last == UInt8(ascii: "\r") { line.removeLast() }
+        return line
+    }
+
+    /// Half a request must become a whole one in time.
+    private func watchRequest() {
+        guard !received.isEmpty, !received.contains(Self.newline), !isRefused else {
+            requestDeadline = nil
+            return
+        }
+        guard let deadline = requestDeadline else {
+            requestDeadline = Deadline(milliseconds: ControlLimits.requestMilliseconds)
+            return
+        }
+        if deadline.hasPassed { refuse(RPCError(.slow)) }
+    }
+
+    private func refuse(_ error: RPCError) {
+        stopReading()
+        received = []
+        requestDeadline = nil
+        isRefused = true
+        unread += RPCRequest.response(.null, error).line
+    }
+
+    private func send() {
+        while !unread.isEmpty, !isOver {
+            guard let count = try? socket.send(unread) else {
+                unread = []
+                isRefused = true
+                return
+            }
+            guard count > 0 else { break }
+            unread = unread.dropFirst(count)
+            unreadDeadline = nil
+        }
+        if unread.isEmpty {
+            unread = []
+            unreadDeadline = nil
+        } else if unreadDeadline == nil {
+            unreadDeadline = Deadline(milliseconds: ControlLimits.unreadMilliseconds)
+        }
+    }
+
+    private func schedule() {
+        let hasLine =
+            !isRefused
+            && (received.contains(Self.newline) || isHalfClosed && !received.isEmpty)
+        if unread.isEmpty, isRefused || isHalfClosed && !hasLine { return end() }
+        if let unreadDeadline, unreadDeadline.hasPassed { return end() }
+        if hasLine || !unread.isEmpty {
+            stopReading()
+            // What is there goes on with the next turn; one who does not read is looked at later.
+            again(after: unread.isEmpty ? 0 : Self.retryMilliseconds)
+            return
+        }
+        do {
+            try listen()
+        } catch {
+            return end()
+        }
+        if let requestDeadline { again(after: UInt64(requestDeadline.remainingMilliseconds) + 1) }
+    }
+
+    private func again(after milliseconds: UInt64) {
+        timer = loop.after(milliseconds: milliseconds) { [weak self] in
+            self?.timer = nil
+            self?.proceed()
+        }
+    }
+}

@@ -1,0 +1,173 @@
+import ArgumentParser
+import Glibc
+import HostSystem
+import PCI
+
+/// `vhost-pci ctl`: the client of the control socket.
+struct ControlCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "ctl",
+        abstract: "Ask a running `vhost-pci serve`.",
+        discussion: """
+            The words are a method, as `device list` or `device.list`, and its parameters, as \
+            `name=net0`; a name alone may follow `device show` and `device remove`. Parameters may \
+            also be one JSON object. `vhost-pci ctl methods` lists the methods. Prints the result as \
+            JSON; exit status 1 when the daemon answers with an error or not at all.
+            """
+    )
+
+    @Option(
+        help: "The control socket. Default: $VHOST_PCI_CONTROL, or /run/vhost-pci/control.sock."
+    )
+    var control: String?
+
+    @Option(parsing: .unconditional, help: "Wait so many seconds for the daemon to listen.")
+    var wait: Double = 0
+
+    @Argument(help: "A method and its parameters.")
+    var words: [String]
+
+    static let defaultPath = "/run/vhost-pci/control.sock"
+    /// Milliseconds in which the daemon answers.
+    static let answerMilliseconds: UInt64 = 10_000
+
+    func validate() throws {
+        guard wait >= 0, wait <= 3600 else {
+            throw ValidationError("--wait takes 0 to 3600 seconds")
+        }
+        guard ControlRequest(words) != nil else {
+            throw ValidationError("'\(words.joined(separator: " "))' is no method with parameters")
+        }
+    }
+
+    func run() throws {
+        try CommandFailure.reporting(json: true) {
+            guard let request = ControlRequest(words) else { throw ExitCode(2) }
+            let variable = unsafe getenv("VHOST_PCI_CONTROL").map { unsafe String(cString: $0) }
+            let path = control ?? variable ?? Self.defaultPath
+            let answer = try ControlConnection(path, waitMilliseconds: UInt64(wait * 1000))
+                .call(request)
+            try CommandFailure.print(answer)
+        }
+    }
+}
+
+/// A request as it is typed.
+struct ControlRequest: Equatable {
+    let method: String
+    var parameters: [String: RPCValue] = [:]
+
+    /// Reads `device add name=x kind=net`; `nil` for what has no method.
+    init?(_ words: [String]) {
+        let bare = words.prefix { !$0.contains("=") && !$0.hasPrefix("{") }
+        var parts = bare.flatMap { $0.split(separator: ".").map(String.init) }
+        guard !parts.isEmpty, bare.allSatisfy({ !$0.isEmpty }) else { return nil }
+        if parts.count > 2, ["device"] == parts.prefix(1), ["show", "remove"].contains(parts[1]),
+            bare.count > 1, let name = bare.last
+        {
+            parameters["name"] = .text(name)
+            parts = Array(parts.prefix(2))
+        }
+        method = parts.joined(separator: ".")
+        for word in words.dropFirst(bare.count) {
+            if word.hasPrefix("{") {
+                guard let members = (try? RPCValue.parse(Array(word.utf8)))?.members else {
+                    return nil
+                }
+                parameters.merge(members) { $1 }
+            } else {
+                let pair = word.split(
+                    separator: "=",
+                    maxSplits: 1,
+                    omittingEmptySubsequences: false
+                )
+                guard pair.count == 2, !pair[0].isEmpty else { return nil }
+                parameters[String(pair[0])] = Self.value(String(pair[1]))
+            }
+        }
+    }
+
+    /// A comma makes a list; what looks like one value is a text, as everywhere in a configuration.
+    private static func value(_ text: String) -> RPCValue {
+        let parts = text.split(separator: ",", omittingEmptySubsequences: false)
+        return parts.count > 1 ? .list(parts.map { .text(String($0)) }) : .text(text)
+    }
+}
+
+/// One connection to a daemon.
+struct ControlConnection {
+    private let path: String
+    private let socket: UnixSocket
+
+    /// Connects; tries again for a while where nobody listens yet.
+    init(_ path: String, waitMilliseconds: UInt64 = 0) throws {
+        self.path = path
+        let deadline = Deadline(milliseconds: waitMilliseconds)
+        while true {
+            do {
+                socket = try UnixSocket.connect(to: path)
+                return
+            } catch  where !deadline.hasPassed {
+                usleep(20_000)
+            } catch {
+                throw HostRefusal(
+                    "ctl/connect",
+                    "no daemon can be reached at \(path): \(error.errno)",
+                    remedy:
+                        "`vhost-pci serve --control PATH` listens; --control names its PATH here"
+                )
+            }
+        }
+    }
+
+    /// Sends a request and waits for its answer, for a limited time.
+    func call(_ request: ControlRequest) throws -> RPCValue {
+        var rest = RPCValue.object([
+            "jsonrpc": .text("2.0"), "id": .integer(1), "method": .text(request.method),
+            "params": .object(request.parameters),
+        ]).line[...]
+        let deadline = Deadline(milliseconds: ControlCommand.answerMilliseconds)
+        while !rest.isEmpty {
+            rest = rest.dropFirst(try socket.send(rest))
+            if !rest.isEmpty { try wait(deadline) }
+        }
+        var received: [UInt8] = []
+        while true {
+            if let piece = try socket.receive(limit: 64 << 10) {
+                guard !piece.bytes.isEmpty, received.count < 8 << 20 else { break }
+                received += piece.bytes
+                if received.last == UInt8(ascii: "\n") { break }
+            } else {
+                try wait(deadline)
+            }
+        }
+        return try Self.result(received, path)
+    }
+
+    private func wait(_ deadline: Deadline) throws {
+        guard !deadline.hasPassed else {
+            throw HostRefusal(
+                "ctl/timeout",
+                "the daemon at \(path) did not answer within"
+                    + " \(ControlCommand.answerMilliseconds / 1000) s"
+            )
+        }
+        usleep(1000)
+    }
+
+    private static func result(_ bytes: [UInt8], _ path: String) throws -> RPCValue {
+        guard let members = (try? RPCValue.parse(bytes))?.members,
+            members["jsonrpc"] == .text("2.0")
+        else {
+            throw HostRefusal("ctl/answer", "what answers at \(path) is no daemon of this kind")
+        }
+        if let result = members["result"] { return result }
+        let error = members["error"]?.members ?? [:]
+        let data = error["data"]?.members ?? [:]
+        throw HostRefusal(
+            data["id"]?.text ?? "ctl/answer",
+            error["message"]?.text ?? "the daemon gives no reason",
+            remedy: data["remedy"]?.text ?? ""
+        )
+    }
+}

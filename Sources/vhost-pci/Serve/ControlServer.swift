@@ -1,0 +1,125 @@
+import HostSystem
+
+/// What clients of the control socket may take (HI-J25).
+enum ControlLimits {
+    /// Clients at a time.
+    static let clients = 16
+    /// Bytes of one request.
+    static let requestBytes = 64 << 10
+    /// Requests of one batch.
+    static let batch = 16
+    /// Bytes of answers that a client has not read: above that no request of it is read.
+    static let unreadBytes = 256 << 10
+    /// Milliseconds from the first byte of a request to its last.
+    static let requestMilliseconds: UInt64 = 10_000
+    /// Milliseconds in which a client reads at least something of what waits for it.
+    static let unreadMilliseconds: UInt64 = 10_000
+    /// Requests of one client that are carried out in one turn of the loop.
+    static let perTurn = 8
+}
+
+/// The control socket: JSON-RPC 2.0, one request or batch a line, any number of requests a
+/// connection. Everything runs on the thread of the loop; nothing here waits for a client.
+final class ControlServer {
+    /// Carries out a request.
+    typealias Handler = (RPCRequest) throws -> RPCValue
+
+    private let listener: UnixListener
+    private let loop: EventLoop
+    private let handler: Handler
+    private var watch: EventLoop.Source?
+    private var pause: EventLoop.Source?
+    private var clients: [ObjectIdentifier: ControlClient] = [:]
+
+    /// Serves `listener` until closed.
+    init(_ listener: UnixListener, loop: EventLoop, handler: @escaping Handler) throws {
+        self.listener = listener
+        self.loop = loop
+        self.handler = handler
+        try listen()
+    }
+
+    deinit {
+        close()
+    }
+
+    /// How many clients there are.
+    var clientCount: Int { clients.count }
+
+    /// Ends all connections, sending what can be sent at once.
+    func close() {
+        if let watch { loop.remove(watch) }
+        if let pause { loop.remove(pause) }
+        watch = nil
+        pause = nil
+        for client in clients.values { client.end() }
+        clients = [:]
+    }
+
+    private func listen() throws {
+        pause = nil
+        watch = try loop.watch(listener.descriptor) { [weak self] in self?.accept() }
+    }
+
+    private func accept() {
+        for _ in 0..<ControlLimits.clients {
+            do {
+                guard let socket = try listener.accept() else { return }
+                try admit(socket)
+            } catch {
+                // Without a free descriptor the connection waits, and the loop must not spin.
+                if let watch { loop.remove(watch) }
+                watch = nil
+                pause = loop.after(milliseconds: 100) { [weak self] in try? self?.listen() }
+                return
+            }
+        }
+    }
+
+    private func admit(_ socket: UnixSocket) throws {
+        guard clients.count < ControlLimits.clients else {
+            let refusal = RPCRequest.response(.null, RPCError(.busy)).line
+            _ = try? socket.send(refusal[...])
+            return
+        }
+        let client = try ControlClient(
+            socket,
+            loop: loop,
+            answer: { [handler] line in Self.answer(line, handler) },
+            ended: { [weak self] client in self?.clients[ObjectIdentifier(client)] = nil }
+        )
+        clients[ObjectIdentifier(client)] = client
+    }
+
+    /// The answer to one line; empty when there is none to give.
+    static func answer(_ line: [UInt8], _ handler: Handler) -> [UInt8] {
+        let value: RPCValue
+        do throws(RPCError) {
+            value = try RPCValue.parse(line)
+        } catch {
+            return RPCRequest.response(.null, error).line
+        }
+        guard case .list(let batch) = value else { return answer(value, handler)?.line ?? [] }
+        guard (1...ControlLimits.batch).contains(batch.count) else {
+            let text = "a batch has 1 to \(ControlLimits.batch) requests"
+            return RPCRequest.response(.null, RPCError(.request, text)).line
+        }
+        let answers = batch.compactMap { answer($0, handler) }
+        return answers.isEmpty ? [] : RPCValue.list(answers).line
+    }
+
+    private static func answer(_ value: RPCValue, _ handler: Handler) -> RPCValue? {
+        let request: RPCRequest
+        do throws(RPCError) {
+            request = try RPCRequest(value)
+        } catch {
+            return RPCRequest.response(RPCRequest.id(of: value), error)
+        }
+        do {
+            let result = try handler(request)
+            return request.id.map { RPCRequest.response($0, result) }
+        } catch {
+            return request.id.map { RPCRequest.response($0, RPCError(error)) }
+        }
+    }
+}

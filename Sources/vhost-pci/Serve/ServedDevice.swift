@@ -1,0 +1,124 @@
+import HostSystem
+import PollEngine
+
+/// A device of the daemon. Everything happens on the thread of the loop.
+protocol ServedDevice: AnyObject {
+    /// What it was made of.
+    var settings: DeviceSettings { get }
+    /// How it stands.
+    var report: ServedDeviceReport { get }
+
+    /// Looks after what others broke; called a few times a second.
+    func look(_ report: EngineReport?)
+
+    /// Ends its connections and gives back what it has, except what threads of the engine still use;
+    /// takes a bounded time.
+    func close()
+}
+
+extension ServedDevice {
+    func look(_ report: EngineReport?) {}
+}
+
+/// What `device.list` and `device.show` tell of a device.
+struct ServedDeviceReport: Codable, Equatable {
+    /// One of its sockets.
+    struct Socket: Codable, Equatable {
+        enum State: String, Codable {
+            /// It is opened when the peer of the device is known.
+            case waiting
+            case listening
+            case connected
+        }
+
+        var end: String
+        var path: String
+        var state: State
+        var connections: UInt64
+
+        enum CodingKeys: String, CodingKey {
+            case path, state, connections
+            case end = "protocol"
+        }
+    }
+
+    /// A virtual device of a management device.
+    struct Virtual: Codable, Equatable {
+        var id: UInt64
+        var name: String?
+    }
+
+    var name: String
+    var kind: String
+    var sockets: [Socket]
+    /// How far the device and its peer have come, where it has one.
+    var phase: String?
+    var virtualDevices: [Virtual]?
+    var mac: String?
+    var mtu: UInt16?
+    var queuePairs: Int?
+
+    enum CodingKeys: String, CodingKey {
+        case name, kind, sockets, phase, mac, mtu
+        case virtualDevices = "virtual_devices"
+        case queuePairs = "queue_pairs"
+    }
+
+    init(_ settings: DeviceSettings, sockets: [Socket]) {
+        name = settings.name
+        kind = settings.kind.rawValue
+        self.sockets = sockets
+    }
+}
+
+/// What devices of the daemon share.
+final class ServeContext {
+    let loop: EventLoop
+    let reporter: StepReporter
+    let dataPlane: DataPlane
+    private let socketMode: UInt16
+    private var activated: ActivatedSockets
+
+    init(
+        loop: EventLoop,
+        reporter: StepReporter,
+        dataPlane: DataPlane,
+        socketMode: UInt16,
+        activated: ActivatedSockets
+    ) {
+        self.loop = loop
+        self.reporter = reporter
+        self.dataPlane = dataPlane
+        self.socketMode = socketMode
+        self.activated = activated
+    }
+
+    /// The socket of a device's end: one that was handed over by that name, or a new one at `path`.
+    func listener(_ device: String, _ end: String?, path: String) throws -> UnixListener {
+        if let socket = activated.take(device, end) {
+            return try UnixListener(adopting: socket, name: path)
+        }
+        return try UnixListener(path: path, mode: socketMode)
+    }
+
+    /// Says that a socket accepts. Scenarios and people wait for this line.
+    func tellListening(_ device: String, _ path: String) {
+        reporter.step("\(device): listening on \(path)")
+    }
+}
+
+/// Makes devices of settings.
+enum ServedDevices {
+    /// Makes a device and opens its sockets.
+    static func make(
+        _ settings: DeviceSettings,
+        _ context: ServeContext
+    ) throws -> any ServedDevice {
+        switch settings.kind {
+        case .management: try ServedManagement(settings, context)
+        case .net where settings.vhostUser != nil: try ServedPeerPort(settings, context)
+        case .net: try ServedNet(settings, context)
+        case .peerNet: try ServedPeerNet(settings, context)
+        }
+    }
+}

@@ -1,0 +1,61 @@
+import AdminQueue
+import HostSystem
+import VhostPCINet
+import VirtioSpec
+
+/// A management device at a vfio-user socket. The vhost-pci-net devices that its driver creates listen
+/// for their peers at the sockets that were set aside for them.
+final class ServedManagement: ServedDevice {
+    let settings: DeviceSettings
+    private let context: ServeContext
+    private let management: EmulatedManagement
+    private let socket: VfioUserSocket
+
+    init(_ settings: DeviceSettings, _ context: ServeContext) throws {
+        self.settings = settings
+        self.context = context
+        let names = (0..<settings.maximumDevices).map { "\(settings.name).\($0)" }
+        management = try EmulatedManagement(
+            names: names,
+            sliceSize: settings.window,
+            isRemote: true,
+            personality: settings.personality,
+            loop: context.loop
+        ) { [reporter = context.reporter] name, event in
+            var id: String?
+            if case .refused(let refusal) = event { id = refusal.id }
+            reporter.step("\(event)", from: name, id: id)
+        }
+        let path = settings.vfioUser ?? ""
+        socket = VfioUserSocket(settings.name, path, context)
+        let peers = Dictionary(uniqueKeysWithValues: zip(names, settings.peers))
+        management.onCreate = { [context] name, device throws(AdminError) in
+            guard let path = peers[name] else {
+                return context.reporter.step(
+                    "\(name): no socket is set aside for its peer (key `peers`)"
+                )
+            }
+            do {
+                try device.listen(on: context.listener(name, nil, path: path))
+                context.tellListening(name, path)
+            } catch {
+                context.reporter.problem("\(name): \(error)")
+                throw .noRoom
+            }
+        }
+        try socket.open(management.endpoint)
+    }
+
+    var report: ServedDeviceReport {
+        var report = ServedDeviceReport(settings, sockets: [socket.report])
+        report.virtualDevices = management.device.virtualDeviceIDs.map {
+            ServedDeviceReport.Virtual(id: $0)
+        }
+        return report
+    }
+
+    func close() {
+        socket.close()
+        management.close()
+    }
+}

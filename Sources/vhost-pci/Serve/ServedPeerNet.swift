@@ -1,0 +1,79 @@
+import HostSystem
+import VhostPCINet
+import Virtio
+
+/// A vhost-pci-net device as a function of its own. Its peer connects to the vhost-user socket; the
+/// vfio-user socket opens when the peer's memory is known, since the length of the windows follows
+/// from it and a client asks for that only once.
+final class ServedPeerNet: ServedDevice {
+    let settings: DeviceSettings
+    private let context: ServeContext
+    private let device: VhostPCINetDevice
+    private let peerPath: String
+    private let socket: VfioUserSocket
+    private var connections: UInt64 = 0
+    private var isPeerThere = false
+
+    init(_ settings: DeviceSettings, _ context: ServeContext) throws {
+        self.settings = settings
+        self.context = context
+        var options = VhostPCINetDevice.Options()
+        options.sharesAddressSpace = false
+        options.windowHeadroom = UInt64(settings.headroom)
+        device = try VhostPCINetDevice(
+            name: settings.name,
+            queuePairs: settings.queuePairs,
+            loop: context.loop,
+            options: options
+        )
+        peerPath = settings.vhostUser ?? ""
+        socket = VfioUserSocket(settings.name, settings.vfioUser ?? "", context)
+        socket.onChange = { [weak device] isConnected in device?.isWindowFixed = isConnected }
+        device.report = { [weak self] event in self?.follow(event) }
+        device.windowsChanged = { [weak self] in self?.present() }
+        try device.listen(on: context.listener(settings.name, "vhost-user", path: peerPath))
+        context.tellListening(settings.name, peerPath)
+    }
+
+    private func follow(_ event: DeviceEvent) {
+        switch event {
+        case .peerConnected:
+            connections += 1
+            isPeerThere = true
+        case .peerGone: isPeerThere = false
+        default: break
+        }
+        var id: String?
+        if case .refused(let refusal) = event { id = refusal.id }
+        context.reporter.step("\(event)", from: settings.name, id: id)
+    }
+
+    /// The windows are laid out: a function that shows them takes the place of the one before.
+    private func present() {
+        do {
+            try socket.open(try VirtioPCIFunction(device: device))
+        } catch {
+            let failure = CommandFailure(error)
+            context.reporter.problem("\(settings.name): \(failure.line)")
+        }
+    }
+
+    var report: ServedDeviceReport {
+        let peer = ServedDeviceReport.Socket(
+            end: "vhost-user",
+            path: peerPath,
+            state: isPeerThere ? .connected : .listening,
+            connections: connections
+        )
+        var report = ServedDeviceReport(settings, sockets: [peer, socket.report])
+        report.phase = device.phase.rawValue
+        report.queuePairs = settings.queuePairs
+        return report
+    }
+
+    func close() {
+        device.windowsChanged = nil
+        socket.close()
+        device.close()
+    }
+}

@@ -1,0 +1,110 @@
+import Glibc
+import HostSystem
+import PCI
+
+/// What systemd, or whoever speaks as it does, is told about the daemon (sd_notify(3)). Without one
+/// everything here does nothing.
+final class ServiceManager {
+    private let socket: DatagramSocket?
+    private let loop: EventLoop
+    private var timer: EventLoop.Source?
+    /// Milliseconds between two signs of life; `nil` when nobody watches.
+    let watchdogMilliseconds: UInt64?
+
+    /// Reads NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID of an environment.
+    init(_ environment: [String: String], loop: EventLoop) {
+        self.loop = loop
+        socket = environment["NOTIFY_SOCKET"].flatMap { try? DatagramSocket(to: $0) }
+        let isForUs = environment["WATCHDOG_PID"].map { $0 == "\(getpid())" } ?? true
+        watchdogMilliseconds = environment["WATCHDOG_USEC"].flatMap { UInt64($0) }
+            // Half the time, so that one sign may be late.
+            .flatMap { isForUs && $0 >= 2000 ? $0 / 2000 : nil }
+    }
+
+    /// Everything listens.
+    func ready(_ status: String) {
+        send("READY=1\nSTATUS=\(status)")
+        signOfLife()
+    }
+
+    /// What the daemon does, in one line.
+    func status(_ text: String) {
+        send("STATUS=\(text)")
+    }
+
+    /// The daemon ends.
+    func stopping() {
+        if let timer { loop.remove(timer) }
+        timer = nil
+        send("STOPPING=1\nSTATUS=ending")
+    }
+
+    /// Comes from the loop: a loop that hangs gives none.
+    private func signOfLife() {
+        guard let watchdogMilliseconds, socket != nil else { return }
+        send("WATCHDOG=1")
+        timer = loop.after(milliseconds: watchdogMilliseconds) { [weak self] in
+            self?.signOfLife()
+        }
+    }
+
+    private func send(_ text: String) {
+        // A service manager that is gone is no reason to stop serving.
+        try? socket?.send(text)
+    }
+}
+
+/// Sockets that were opened for the daemon before it was started (sd_listen_fds(3)).
+struct ActivatedSockets {
+    /// By name.
+    private(set) var sockets: [String: FileDescriptor] = [:]
+
+    /// First descriptor that is handed over.
+    private static let first: Int32 = 3
+    private static let limit = 256
+
+    /// None.
+    init() {}
+
+    /// Reads LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES of an environment and takes the descriptors
+    /// over. Throws when there are some and their names are missing or not each other's only.
+    init(_ environment: [String: String]) throws {
+        guard environment["LISTEN_PID"] == "\(getpid())",
+            let text = environment["LISTEN_FDS"], let count = Int(text), count > 0
+        else { return }
+        let names = (environment["LISTEN_FDNAMES"] ?? "").split(
+            separator: ":",
+            omittingEmptySubsequences: false
+        ).map(String.init)
+        guard count <= Self.limit, names.count == count, Set(names).count == count else {
+            throw HostRefusal(
+                "serve/activation",
+                "\(count) sockets were handed over, with \(names.count) names:"
+                    + " \(names.joined(separator: ", "))",
+                remedy: "give each socket unit its own FileDescriptorName="
+            )
+        }
+        for (index, name) in names.enumerated() {
+            let number = Self.first + Int32(clamping: index)
+            guard fcntl(number, F_SETFD, FD_CLOEXEC) == 0 else {
+                throw HostRefusal(
+                    "serve/activation",
+                    "descriptor \(number), \(name), is not open"
+                )
+            }
+            sockets[name] = FileDescriptor(owning: number)
+        }
+    }
+
+    /// Adds a socket that was handed over in another way.
+    mutating func add(_ socket: FileDescriptor, for device: String, _ end: String) {
+        sockets["\(device).\(end)"] = socket
+    }
+
+    /// The socket for a device's end, `vfio-user` or `vhost-user`: named after both, or after the
+    /// device alone.
+    mutating func take(_ device: String, _ end: String? = nil) -> FileDescriptor? {
+        if let end, let socket = sockets.removeValue(forKey: "\(device).\(end)") { return socket }
+        return sockets.removeValue(forKey: device)
+    }
+}
