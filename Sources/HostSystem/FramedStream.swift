@@ -90,6 +90,12 @@ public final class FramedStream {
     }
 }
 
+// The end.
+extension FramedStream {
+    /// Lets neither end send any more; what was sent before is still delivered.
+    public func shutDown() { _ = shutdown(descriptor.rawValue, Int32(SHUT_RDWR)) }
+}
+
 // Reading.
 extension FramedStream {
     /// Reads on, at most to the end of one message.
@@ -237,14 +243,14 @@ extension FramedStream {
         case cancelled
     }
 
-    /// Waits until something can be read, or, with `toSend`, until the socket takes bytes again.
-    /// Ends at the deadline, and when `cancel` becomes readable.
+    /// Waits until something can be read or, while bytes of ours wait, sent; with `toSend` only for
+    /// the latter. Ends at the deadline, and when `cancel` becomes readable.
     public func wait(
         toSend: Bool = false,
         until deadline: Deadline,
         cancel: FileDescriptor? = nil
     ) -> Wait {
-        let events = Int16(toSend ? POLLOUT : POLLIN)
+        let events = Int16((toSend ? 0 : POLLIN) | (toSend || hasUnsent ? POLLOUT : 0))
         while !deadline.hasPassed {
             var own = (
                 pollfd(fd: descriptor.rawValue, events: events, revents: 0),

@@ -46,6 +46,13 @@ public enum PCIError: Error, Sendable, CustomStringConvertible {
     }
 }
 
+/// Does what the kernel may refuse, and presents its refusal as the function's.
+public func presenting<Value>(
+    _ call: () throws(SystemError) -> Value
+) throws(PCIError) -> Value {
+    do throws(SystemError) { return try call() } catch { throw .system(error) }
+}
+
 /// Width of a configuration or register access.
 public enum AccessWidth: Int, Sendable, CaseIterable {
     /// 8 bits.

@@ -34,7 +34,7 @@ public final class UIODevice: HostFunction {
     private let regions: [UIORegion]
     private let configurationSize: UInt64
     // In the order in which they are given back.
-    private var windows: [Int: VFIOWindow] = [:]
+    private var windows: [Int: GuardedMapping] = [:]
     private var ports: [Int: FileDescriptor] = [:]
     private var configuration: FileDescriptor?
     private var node: FileDescriptor?
@@ -226,7 +226,7 @@ extension UIODevice {
     }
 
     // The whole BAR is mapped at its first use and stays so.
-    private func window(_ bar: Int, _ region: UIORegion) throws(PCIError) -> VFIOWindow {
+    private func window(_ bar: Int, _ region: UIORegion) throws(PCIError) -> GuardedMapping {
         if let window = windows[bar] { return window }
         guard !region.hasPorts, let length = region.mappedLength else {
             throw .notSupported("mapping BAR \(bar) of \(address)")
@@ -234,7 +234,7 @@ extension UIODevice {
         let path = "\(host.folder)/resource\(bar)"
         let file = try host.open(path)
         do throws(SystemError) {
-            let window = try VFIOWindow(try Mapping.file(file, offset: 0, length: length))
+            let window = try GuardedMapping(try Mapping.file(file, offset: 0, length: length))
             windows[bar] = window
             return window
         } catch {

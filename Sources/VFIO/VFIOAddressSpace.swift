@@ -13,13 +13,6 @@ protocol VFIOAddressSpace: AnyObject {
     func unmap(_ iova: UInt64, size: UInt64) throws(SystemError) -> UInt64
 }
 
-/// Calls the kernel and presents its refusal as the function's.
-func presenting<Value>(
-    _ call: () throws(SystemError) -> Value
-) throws(PCIError) -> Value {
-    do throws(SystemError) { return try call() } catch { throw .system(error) }
-}
-
 /// What an IOMMU can map.
 struct VFIOMappingLimits: Equatable {
     /// Addresses, ascending.

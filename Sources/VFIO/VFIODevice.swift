@@ -30,7 +30,7 @@ public final class VFIODevice: HostFunction {
     private let configuration: VFIORegion
     // In the order in which they are given back.
     private var interrupts: [VFIOInterruptIndex: VFIOInterrupts]
-    private var windows: [Int: [VFIOWindow?]] = [:]
+    private var windows: [Int: [GuardedMapping?]] = [:]
     private var doorbells: [EventFD] = []
     private var file: FileDescriptor?
     private var memory: VFIODMA?
@@ -267,12 +267,12 @@ extension VFIODevice {
         _ region: VFIORegion,
         _ offset: UInt64,
         _ size: UInt64
-    ) throws(PCIError) -> (VFIOWindow, start: UInt64)? {
+    ) throws(PCIError) -> (GuardedMapping, start: UInt64)? {
         guard let part = region.part(holding: offset, size),
             let index = region.mappable.firstIndex(of: part),
             let length = Int(exactly: part.upperBound - part.lowerBound)
         else { return nil }
-        var row = windows[bar] ?? [VFIOWindow?](repeating: nil, count: region.mappable.count)
+        var row = windows[bar] ?? [GuardedMapping?](repeating: nil, count: region.mappable.count)
         if let window = row[index] { return (window, part.lowerBound) }
         let window = try presenting { () throws(SystemError) in
             let mapping = try kernel.map(
@@ -280,7 +280,7 @@ extension VFIODevice {
                 at: region.offset + part.lowerBound,
                 length: length
             )
-            return try VFIOWindow(mapping)
+            return try GuardedMapping(mapping)
         }
         row[index] = window
         windows[bar] = row
