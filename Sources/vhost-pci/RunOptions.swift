@@ -56,7 +56,8 @@ struct RunOptions: ParsableArguments {
     @Option(
         name: .customLong("device"),
         help: """
-            A device as a port, by PCI address such as 0000:03:00.0: a virtio-net device, or the \
+            A device as a port, by PCI address such as 0000:03:00.0 or by `vfio-user:PATH`, the \
+            socket of its server: a virtio-net device, or the \
             machine behind a vhost-pci-net device. May be given several times. `emulated`, the \
             default, is the management device that serves peers.
             """

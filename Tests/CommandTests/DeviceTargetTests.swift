@@ -11,6 +11,24 @@ import Testing
         #expect(try DeviceTarget.parse("0000:03:00.0") == .pci(address))
         #expect(try DeviceTarget.parse("03:00.0") == .pci(address))
         #expect(try DeviceTarget.parse("emulated") == .emulated)
+        #expect(try DeviceTarget.parse("vfio-user:/tmp/a") == .vfioUser(path: "/tmp/a"))
+        #expect("\(try DeviceTarget.parse("vfio-user:a:b"))" == "vfio-user:a:b")
+    }
+
+    @Test(arguments: ["vfio-user:", "vfio-user:/" + String(repeating: "x", count: 107)])
+    func `HI-J11: a socket without a path, or with one too long, is refused`(text: String) {
+        #expect(throws: ValidationError.self) { try DeviceTarget.parse(text) }
+    }
+
+    @Test func `a server that is not there is named with what to do`() throws {
+        let target = try DeviceTarget.parse("vfio-user:/tmp/vhost-pci-no-such-socket")
+        #expect {
+            try target.open(unsafeNoIOMMU: false)
+        } throws: { error in
+            let failure = CommandFailure(error)
+            return failure.error.id == "vfu/socket" && failure.error.remedy != nil
+        }
+        #expect(throws: PCIError.self) { try target.address(for: "binding") }
     }
 
     @Test(arguments: [
@@ -34,7 +52,7 @@ import Testing
         }
     }
 
-    @Test(arguments: ["vfio-user:/tmp/a", "vhost-user:/tmp/a", "emulated:net"])
+    @Test(arguments: ["vhost-user:/tmp/a", "emulated:net"])
     func `targets of later versions are not supported`(text: String) {
         #expect {
             try DeviceTarget.parse(text)

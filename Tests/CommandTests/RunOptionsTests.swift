@@ -103,10 +103,13 @@ import Testing
         #expect(try mixed.pciTargets.count == 1)
         #expect(try parse("--device", "0000:03:00.0", "--uplink", "tap:x").uplinks.count == 1)
         #expect(try parse("--device", "emulated").pciTargets.isEmpty)
+        let served = try parse("--device", "vfio-user:/tmp/a", "--device", "vfio-user:/tmp/b")
+        #expect(try served.pciTargets.count == 2)
     }
 
     @Test(arguments: [
-        ["vfio-user:/tmp/x"], ["vhost-user:/tmp/x"], ["nonsense"], [""], ["0000:00"],
+        ["vfio-user:"], ["vfio-user:/tmp/x"], ["vhost-user:/tmp/x"], ["nonsense"], [""],
+        ["0000:00"],
         ["emulated2"], ["0000:03:00.0", "03:00.0"], ["emulated", "emulated"],
         ["emulated", "0000:03:00.0"], ["0000:03:00.0"],
     ])

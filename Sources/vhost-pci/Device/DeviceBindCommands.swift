@@ -77,7 +77,7 @@ struct DeviceResetCommand: ParsableCommand {
         abstract: "Reset a function, by the first method that the kernel has for it."
     )
 
-    @Argument(help: "0000:03:00.0 or `emulated`.", transform: DeviceTarget.parse)
+    @Argument(help: "0000:03:00.0, `vfio-user:PATH` or `emulated`.", transform: DeviceTarget.parse)
     var target: DeviceTarget
 
     @OptionGroup var change: ChangeOptions

@@ -17,7 +17,7 @@ struct DeviceCheckCommand: ParsableCommand {
             """
     )
 
-    @Argument(help: "0000:03:00.0 or `emulated`.", transform: DeviceTarget.parse)
+    @Argument(help: "0000:03:00.0, `vfio-user:PATH` or `emulated`.", transform: DeviceTarget.parse)
     var target: DeviceTarget
 
     @Option(help: "Only rules whose id begins so, such as DEV-Q; may be given several times.")

@@ -7,8 +7,9 @@ struct DeviceCommand: ParsableCommand {
         commandName: "device",
         abstract: "List, show, check and bind the PCI functions of this machine.",
         discussion: """
-            A TARGET is the address of a PCI function, 0000:03:00.0 or 03:00.0, or `emulated`, the \
-            management device emulated in this process. Exit status: 0 done, 1 failed, 2 wrong \
+            A TARGET is the address of a PCI function, 0000:03:00.0 or 03:00.0; \
+            `vfio-user:PATH`, the device of a server's socket; or `emulated`, the management device \
+            emulated in this process. Exit status: 0 done, 1 failed, 2 wrong \
             usage, 3 refused because something is in use.
             """,
         subcommands: [

@@ -17,7 +17,7 @@ struct DeviceDumpCommand: ParsableCommand {
             """
     )
 
-    @Argument(help: "0000:03:00.0 or `emulated`.", transform: DeviceTarget.parse)
+    @Argument(help: "0000:03:00.0, `vfio-user:PATH` or `emulated`.", transform: DeviceTarget.parse)
     var target: DeviceTarget
 
     @OptionGroup var host: HostOptions

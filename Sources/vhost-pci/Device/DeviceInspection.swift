@@ -6,7 +6,8 @@ import VirtioSpec
 /// Collects what can be known of a device, and says why the rest cannot.
 ///
 /// A function that the kernel drives is looked at through sysfs alone. One that is handed to user
-/// space, or emulated, is opened too, which changes nothing but its memory and bus-master enables.
+/// space, served, or emulated, is opened too, which changes nothing but its memory and bus-master
+/// enables; a server's device is reset first, as every new client has it.
 struct DeviceInspection {
     let target: DeviceTarget
     let tree: HostTree
@@ -14,7 +15,7 @@ struct DeviceInspection {
 
     func report() throws -> DeviceReport {
         switch target {
-        case .emulated:
+        case .emulated, .vfioUser:
             let function = try target.open(unsafeNoIOMMU: unsafeNoIOMMU, in: tree)
             return try report(of: function)
         case .pci(let address):
@@ -22,7 +23,7 @@ struct DeviceInspection {
         }
     }
 
-    // MARK: An emulated function
+    // MARK: An emulated function, here or behind a socket
 
     private func report(of function: any PCIFunction) throws -> DeviceReport {
         let image = try ConfigurationImage(function)

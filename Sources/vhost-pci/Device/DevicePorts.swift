@@ -1,7 +1,6 @@
 import HostSystem
 import PCI
 import PollEngine
-import VFIO
 import Virtio
 import VirtioNet
 import VirtioSpec
@@ -19,21 +18,16 @@ final class DevicePorts {
         let port: PortID
         /// The driver, which keeps the function open; `nil` once the device is out.
         var driver: NetDriver?
-        /// The kernel's word on the function.
-        let host: WeakHost
+        /// The word of the kernel, or of the server, on the function.
+        var watch = FunctionWatch()
         /// Why the device is to be taken out; its worker may not have let go yet.
         var trouble: String?
 
-        init(_ name: String, _ driver: NetDriver, _ port: PortID, _ host: (any HostFunction)?) {
+        init(_ name: String, _ driver: NetDriver, _ port: PortID) {
             self.name = name
             self.driver = driver
             self.port = port
-            self.host = WeakHost(function: host)
         }
-    }
-
-    private struct WeakHost {
-        weak var function: (any HostFunction)?
     }
 
     /// Status registers are read this often: a device that vanished sends no interrupt.
@@ -76,10 +70,9 @@ final class DevicePorts {
         try driver.start()
         do {
             let port = try engine.addDevice(name, pairs: driver.takePairs())
-            let host = function as? any HostFunction
-            let device = Device(name, driver, port, host)
+            let device = Device(name, driver, port)
             devices.append(device)
-            if let host { watch(host, device) }
+            watch(function, device)
             driver.onEvent = { [weak self, weak device] event in
                 if let device { self?.follow(event, device) }
             }
@@ -138,7 +131,7 @@ final class DevicePorts {
 
     /// Resets the device and closes its function; what went wrong, if anything.
     private func end(_ device: Device) -> (any Error)? {
-        device.host.function?.stopWatching()
+        device.watch.stop()
         guard let driver = device.driver else { return nil }
         device.driver = nil
         do {
@@ -149,16 +142,14 @@ final class DevicePorts {
         return nil
     }
 
-    /// Follows what the kernel says of a function. Without its word the device works as well.
-    private func watch(_ host: any HostFunction, _ device: Device) {
-        let address = host.address
+    /// Follows what is said of a function. Without that word the device works as well.
+    private func watch(_ function: any PCIFunction, _ device: Device) {
         do {
-            try host.watch(on: loop, line: false) { [weak self, weak device] event in
-                guard let device, let refusal = event.refusal(of: address) else { return }
-                self?.remove(device, "\(refusal)", refusal.id)
+            device.watch = try FunctionWatch(function, on: loop) { [weak self, weak device] lost in
+                if let device { self?.remove(device, "\(lost)", lost.id) }
             }
         } catch {
-            report(device.name, "the kernel's wishes are not heard: \(error)", nil)
+            report(device.name, "nobody will say when it is lost: \(error)", nil)
         }
     }
 

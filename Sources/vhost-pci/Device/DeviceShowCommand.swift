@@ -8,11 +8,12 @@ struct DeviceShowCommand: ParsableCommand {
         discussion: """
             Identity, IOMMU group, driver, BARs and capabilities of any PCI function. Offered \
             features, queue sizes and the configuration of a virtio device are read from its \
-            registers, for which it must be bound to vfio-pci or uio_pci_generic, or be `emulated`.
+            registers, for which it must be bound to vfio-pci or uio_pci_generic, or be \
+            served or `emulated`.
             """
     )
 
-    @Argument(help: "0000:03:00.0 or `emulated`.", transform: DeviceTarget.parse)
+    @Argument(help: "0000:03:00.0, `vfio-user:PATH` or `emulated`.", transform: DeviceTarget.parse)
     var target: DeviceTarget
 
     @OptionGroup var host: HostOptions

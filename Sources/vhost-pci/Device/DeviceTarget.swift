@@ -2,19 +2,32 @@ import ArgumentParser
 import HostSystem
 import PCI
 import VFIO
+import VfioUser
 
 /// What a command works on.
 enum DeviceTarget: Hashable, CustomStringConvertible {
     /// A function of this machine.
     case pci(PCIAddress)
+    /// The device of a vfio-user server, by the path of its socket.
+    case vfioUser(path: String)
     /// The management device, emulated in this process.
     case emulated
 
-    /// Reads `0000:03:00.0`, `03:00.0` or `emulated`; anything else is wrong usage (HI-J11).
+    /// Reads `0000:03:00.0`, `03:00.0`, `vfio-user:PATH` or `emulated`; anything else is wrong usage
+    /// (HI-J11).
     static func parse(_ text: String) throws -> DeviceTarget {
         if text == "emulated" { return .emulated }
         if let address = PCIAddress(text) { return .pci(address) }
-        for scheme in ["vfio-user:", "vhost-user:", "emulated:"] where text.hasPrefix(scheme) {
+        if text.hasPrefix(vfioUserScheme) {
+            let path = String(text.dropFirst(vfioUserScheme.count))
+            guard (1...longestPath).contains(path.utf8.count) else {
+                throw ValidationError(
+                    "vfio-user: needs the path of a socket, 1 to \(longestPath) bytes"
+                )
+            }
+            return .vfioUser(path: path)
+        }
+        for scheme in ["vhost-user:", "emulated:"] where text.hasPrefix(scheme) {
             throw ValidationError("not supported: \(text): no \(scheme.dropLast()) target yet")
         }
         if userDrivers.contains(text) {
@@ -25,8 +38,8 @@ enum DeviceTarget: Hashable, CustomStringConvertible {
         }
         let near = nearest(to: text).map { "; did you mean \($0)?" } ?? ""
         throw ValidationError(
-            "pci/address: '\(text)' is no target: use `emulated` or an address such as"
-                + " 0000:03:00.0\(near)"
+            "pci/address: '\(text)' is no target: use an address such as 0000:03:00.0,"
+                + " `vfio-user:PATH` or `emulated`\(near)"
         )
     }
 
@@ -34,6 +47,7 @@ enum DeviceTarget: Hashable, CustomStringConvertible {
     var description: String {
         switch self {
         case .pci(let address): "\(address)"
+        case .vfioUser(let path): "\(Self.vfioUserScheme)\(path)"
         case .emulated: "emulated"
         }
     }
@@ -53,6 +67,8 @@ enum DeviceTarget: Hashable, CustomStringConvertible {
             let loop = try EventLoop()
             let management = try EmulatedManagement(names: ["device0"], loop: loop) { _, _ in }
             return management.function
+        case .vfioUser(let path):
+            return try Client(path: path)
         case .pci(let address):
             let record = try PCIBus.find(address, in: tree)
             guard let driver = record.driver, Self.userDrivers.contains(driver) else {
@@ -67,6 +83,11 @@ enum DeviceTarget: Hashable, CustomStringConvertible {
             return try HostFunctions.open(address, withoutIsolation: unsafeNoIOMMU, in: tree)
         }
     }
+
+    private static let vfioUserScheme = "vfio-user:"
+
+    /// Bytes of the longest path: a socket's address has 108, the last one 0.
+    private static let longestPath = 107
 
     /// Kernel drivers that hand a function to user space.
     static let userDrivers = DriverBinding.userDrivers

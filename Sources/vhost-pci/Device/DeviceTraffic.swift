@@ -18,6 +18,7 @@ final class DeviceTraffic {
         let address: MACAddress
         let wakeup: EventFD?
         var port: DevicePort
+        var watch = FunctionWatch()
         /// Times its interrupt arrived.
         var interrupts: UInt64 = 0
         var trouble: String?
@@ -79,8 +80,10 @@ final class DeviceTraffic {
     func run(_ functions: [(name: String, function: any PCIFunction)]) throws -> TrafficReport {
         precondition(functions.count == 2, "there are two ends")
         defer {
-            for end in ends { try? end.driver.stop() }
-            for entry in functions { (entry.function as? any HostFunction)?.stopWatching() }
+            for end in ends {
+                try? end.driver.stop()
+                end.watch.stop()
+            }
         }
         for (index, entry) in functions.enumerated() { try add(entry, UInt8(index + 1)) }
         if let reason = try waitForLinks() { return result(0, [reason]) }
@@ -136,11 +139,9 @@ final class DeviceTraffic {
             }
             if let host = entry.function as? any HostFunction {
                 if let warning = host.warning { report("\(entry.name): \(warning)") }
-                let address = host.address
-                try host.watch(on: loop, line: false) { [weak end] event in
-                    let refusal = event.refusal(of: address)
-                    if let refusal { end?.trouble = "\(entry.name): \(refusal)" }
-                }
+            }
+            end.watch = try FunctionWatch(entry.function, on: loop) { [weak end] lost in
+                end?.trouble = "\(entry.name): \(lost)"
             }
         } catch {
             try? driver.stop()

@@ -15,7 +15,9 @@ struct DeviceTrafficCommand: ParsableCommand {
             """
     )
 
-    @Argument(help: "A virtio-net device bound to vfio-pci or uio_pci_generic.")
+    @Argument(
+        help: "A virtio-net device bound to vfio-pci or uio_pci_generic, or `vfio-user:PATH`."
+    )
     var first: String
 
     @Argument(help: "The device at the other end of its wire.")
@@ -41,7 +43,7 @@ struct DeviceTrafficCommand: ParsableCommand {
     func validate() throws {
         let targets = try targets
         guard !targets.contains(.emulated) else {
-            throw ValidationError("device traffic needs two network devices of this machine")
+            throw ValidationError("device traffic needs two network devices")
         }
         guard targets[0] != targets[1] else {
             throw ValidationError("both ends are the same device, \(targets[0])")

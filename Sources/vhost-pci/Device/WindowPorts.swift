@@ -1,7 +1,6 @@
 import HostSystem
 import PCI
 import PollEngine
-import VFIO
 import VhostPCINet
 import Virtio
 
@@ -18,8 +17,8 @@ final class WindowPorts {
         let host: PeerPortHost
         /// The driver, which keeps the function open; `nil` once the device is out.
         var driver: VhostPCINetDriver?
-        /// The kernel's word on the function.
-        weak var function: (any HostFunction)?
+        /// The word of the kernel, or of the server, on the function.
+        var watch = FunctionWatch()
         /// How often the machine behind the function was there anew.
         var connections: UInt64 = 0
         /// Why the device is to be taken out.
@@ -68,7 +67,7 @@ final class WindowPorts {
         try driver.start()
         device.driver = driver
         devices.append(device)
-        if let function = function as? any HostFunction { watch(function, device) }
+        watch(function, device)
     }
 
     /// Takes out what is broken: not from within a driver's own report, which comes in mid-work.
@@ -93,17 +92,14 @@ final class WindowPorts {
         }
     }
 
-    /// Follows what the kernel says of a function. Without its word the device works as well.
-    private func watch(_ function: any HostFunction, _ device: Device) {
-        device.function = function
-        let address = function.address
+    /// Follows what is said of a function. Without that word the device works as well.
+    private func watch(_ function: any PCIFunction, _ device: Device) {
         do {
-            try function.watch(on: loop, line: false) { [weak self, weak device] event in
-                guard let device, let refusal = event.refusal(of: address) else { return }
-                self?.remove(device, "\(refusal)", refusal.id)
+            device.watch = try FunctionWatch(function, on: loop) { [weak self, weak device] lost in
+                if let device { self?.remove(device, "\(lost)", lost.id) }
             }
         } catch {
-            report(device.name, "the kernel's wishes are not heard: \(error)", nil)
+            report(device.name, "nobody will say when it is lost: \(error)", nil)
         }
     }
 
@@ -115,7 +111,7 @@ final class WindowPorts {
     }
 
     private func end(_ device: Device) {
-        device.function?.stopWatching()
+        device.watch.stop()
         guard let driver = device.driver else { return }
         driver.stop()
         device.driver = nil
