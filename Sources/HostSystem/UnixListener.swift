@@ -32,7 +32,7 @@ public final class UnixListener: Sendable {
                 .nameTooLong
             )
         }
-        let lock = try SocketLock(path, milliseconds: Self.lockMilliseconds)
+        let lock = try SocketLock.take(path, milliseconds: Self.lockMilliseconds)
         let raw = mode.map { Int32($0 & 0o777) } ?? -1
         var status = unsafe shim_listen(path, backlog, raw)
         if status < 0, Errno(-status) == .addressInUse {
@@ -133,8 +133,15 @@ private struct SocketLock: ~Copyable {
     private let file: FileDescriptor
     private let path: String
 
-    init(_ socket: String, milliseconds: UInt64) throws(SystemError) {
-        path = socket + ".lock"
+    private init(file: consuming FileDescriptor, path: String) {
+        self.file = file
+        self.path = path
+    }
+
+    /// Not an initialiser: in one that may leave with half of its members set, the optimiser of Swift
+    /// 6.3 releases the descriptor as if it were the path's storage.
+    static func take(_ socket: String, milliseconds: UInt64) throws(SystemError) -> SocketLock {
+        let path = socket + ".lock"
         let deadline = Deadline(milliseconds: milliseconds)
         while true {
             let raw = unsafe open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
@@ -147,8 +154,7 @@ private struct SocketLock: ~Copyable {
             let status = shim_lock_file(file.rawValue)
             // Whoever had the lock removes the file: then ours is another one than the next one's.
             if status == 0, let place = Place(of: file.rawValue), place == Place(of: path) {
-                self.file = file
-                return
+                return SocketLock(file: file, path: path)
             }
             guard !deadline.hasPassed else {
                 throw SystemError(
