@@ -1,6 +1,7 @@
 internal import HostSystem
 internal import Virtio
 internal import VirtioSpec
+internal import Virtqueue
 
 // The host's threads, when the window is taken away.
 extension VhostPCINetDriver {

@@ -22,7 +22,7 @@ public final class VhostPCINetDriver {
     public private(set) var features: FeatureBits = []
 
     let transport: any VirtioTransport
-    weak var host: (any PeerConnectionHost)?
+    weak var host: (any VhostPCINetHost)?
     var memory = MemoryTable.empty
     /// The windows, as the table numbers them.
     var views: [BARWindow] = []
@@ -66,7 +66,7 @@ public final class VhostPCINetDriver {
     }
 
     /// Makes a driver; the device is not touched yet. `host` is not retained.
-    public init(transport: any VirtioTransport, loop: EventLoop, host: any PeerConnectionHost) {
+    public init(transport: any VirtioTransport, loop: EventLoop, host: any VhostPCINetHost) {
         self.transport = transport
         self.loop = loop
         self.host = host

@@ -7,7 +7,7 @@ import Virtqueue
 
 /// Joins a vhost-pci-net driver to a port of the engine: rings are attached at ON and taken away,
 /// with the worker's word for it, at OFF.
-final class PeerPortHost: PeerConnectionHost {
+final class PeerPortHost: VhostPCINetHost {
     private let engine: Engine
     private let port: PortID
     private let loop: EventLoop

@@ -4,6 +4,7 @@ import Testing
 import VhostUser
 import Virtio
 import VirtioSpec
+import Virtqueue
 
 @testable import VhostPCINet
 

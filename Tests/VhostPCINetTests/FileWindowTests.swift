@@ -5,6 +5,7 @@ import Testing
 import VhostUser
 import Virtio
 import VirtioSpec
+import Virtqueue
 
 @testable import VhostPCINet
 

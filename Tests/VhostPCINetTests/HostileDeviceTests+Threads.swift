@@ -2,6 +2,7 @@ import GuestMemory
 import HostSystem
 import Testing
 import VirtioSpec
+import Virtqueue
 
 @testable import VhostPCINet
 

@@ -5,6 +5,7 @@ import PCI
 import Testing
 import Virtio
 import VirtioSpec
+import Virtqueue
 
 @testable import VhostPCINet
 

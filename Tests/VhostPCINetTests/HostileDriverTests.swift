@@ -2,6 +2,7 @@ import HostSystem
 import Testing
 import Virtio
 import VirtioSpec
+import Virtqueue
 
 @testable import VhostPCINet
 

@@ -4,6 +4,7 @@ import PCI
 import Testing
 import Virtio
 import VirtioSpec
+import Virtqueue
 
 @testable import VhostPCINet
 
@@ -116,7 +117,7 @@ final class LoopRig {
 }
 
 /// A host without threads: keeps what it is told.
-final class RecordingHost: PeerConnectionHost {
+final class RecordingHost: VhostPCINetHost {
     private(set) var connection: PeerConnection?
     private(set) var connects = 0
     private(set) var disconnects = 0

@@ -1,0 +1,79 @@
+public import GuestMemory
+public import HostSystem
+public import VirtioSpec
+
+/// One ring of another machine's network device, ready to be worked on as its device.
+public struct PeerRingSetup: Sendable {
+    /// Peer virtqueue index: even receive, odd transmit.
+    public let index: Int
+    /// The peer transmits on it, so we receive from it (VPN-M-08).
+    public let isPeerTransmit: Bool
+    /// Enabled: packets may go over it. While not, nothing is delivered to it, and what it transmits
+    /// is dropped (VU-R-04).
+    public let isEnabled: Bool
+    /// Started: the ring may be touched at all.
+    public let isStarted: Bool
+    /// Addresses in the peer's memory, all inside the connection's table, and where to start.
+    public let configuration: QueueConfiguration
+    /// Interrupts the peer's driver.
+    public let doorbell: Doorbell
+    /// Readable when the peer kicked the ring; only for rings that the peer transmits on.
+    public let wakeup: EventFD?
+
+    /// Describes a ring.
+    public init(
+        index: Int,
+        isPeerTransmit: Bool,
+        isEnabled: Bool,
+        isStarted: Bool,
+        configuration: QueueConfiguration,
+        doorbell: Doorbell,
+        wakeup: EventFD? = nil
+    ) {
+        self.index = index
+        self.isPeerTransmit = isPeerTransmit
+        self.isEnabled = isEnabled
+        self.isStarted = isStarted
+        self.configuration = configuration
+        self.doorbell = doorbell
+        self.wakeup = wakeup
+    }
+}
+
+/// What may be worked on of another machine: its memory and the rings of its network device.
+public struct PeerConnection: Sendable {
+    /// The peer's addresses to addresses here. Whoever works on a ring keeps it.
+    public let memory: MemoryTable
+    /// What the peer agreed to; the ring features in each configuration follow from it.
+    public let features: FeatureBits
+    /// The usable rings, ascending by index. A pair with a ring that cannot be used is left out.
+    public let rings: [PeerRingSetup]
+    /// Number of the table.
+    public let generation: UInt32
+
+    /// Describes a connection.
+    public init(
+        memory: MemoryTable,
+        features: FeatureBits,
+        rings: [PeerRingSetup],
+        generation: UInt32
+    ) {
+        self.memory = memory
+        self.features = features
+        self.rings = rings
+        self.generation = generation
+    }
+}
+
+/// Who moves packets once rings can be worked. Calls come from the control thread.
+public protocol PeerConnectionHost: AnyObject {
+    /// Memory and rings may be touched.
+    func peerConnected(_ connection: PeerConnection)
+
+    /// Makes every thread let go of memory and rings, and waits for it, but not longer than so many
+    /// milliseconds.
+    ///
+    /// - Returns: true when no thread touches them any more; false when one may. It is then asked
+    ///   again, until it says true.
+    func peerDisconnecting(milliseconds: UInt64) -> Bool
+}
