@@ -29,6 +29,9 @@ public enum NetControl: Equatable, Sendable, CustomStringConvertible {
     /// Uses so many queue pairs (needs VIRTIO_NET_F_MQ).
     case queuePairs(UInt16)
 
+    /// Class and command that announce tables of addresses to be taken in (needs
+    /// VIRTIO_NET_F_CTRL_RX); what follows has any length.
+    public static let setAddressTable: [UInt8] = [1, 0]
     /// The answer of a device that did as told.
     public static let accepted: UInt8 = 0
     /// The answer of a device that did not.

@@ -1,0 +1,149 @@
+internal import GuestMemory
+internal import HostSystem
+internal import Virtio
+internal import VirtioSpec
+internal import Virtqueue
+
+// Rings: into the host's hands, and out of them.
+extension NetDevice {
+    /// Hands over the rings of the active pairs, where they can be reached. At DRIVER_OK they must be
+    /// (HI-H15); after a change of the driver's memory they are waited for.
+    func attach(isStarting: Bool = false) {
+        guard let context, connection == nil, stuck == nil, !hasFailed else { return }
+        let memory = context.memory
+        let rings: [PeerRingSetup]
+        do throws(DeviceFault) {
+            rings = try usableRings(context, memory)
+        } catch {
+            return isStarting ? fail(error) : wait(error, memory)
+        }
+        endPatience()
+        guard !rings.isEmpty else { return }
+        generation &+= 1
+        let connection = PeerConnection(
+            memory: memory,
+            features: context.features,
+            rings: rings,
+            generation: generation
+        )
+        self.connection = connection
+        report?(.attached(rings: rings.count))
+        host?.peerConnected(connection)
+    }
+
+    /// Takes the rings back: when this returns true no thread works on them.
+    ///
+    /// A thread that does not let go in time keeps the memory that it works on from being unmapped,
+    /// and nothing is handed over until it has.
+    @discardableResult
+    func detach() -> Bool {
+        endPatience()
+        guard let connection else { return stuck == nil }
+        self.connection = nil
+        let limit = Self.quiesceMilliseconds
+        guard host?.peerDisconnecting(milliseconds: limit) ?? true else {
+            report?(
+                .refused(
+                    id: "net/in-use",
+                    detail: "a thread works on the rings \(limit) ms after their end"
+                )
+            )
+            stuck = (connection, scheduleRetry())
+            return false
+        }
+        keepPositions(of: connection)
+        report?(.detached)
+        return true
+    }
+
+    private func usableRings(
+        _ context: any DeviceContext,
+        _ memory: MemoryTable
+    ) throws(DeviceFault) -> [PeerRingSetup] {
+        var rings: [PeerRingSetup] = []
+        for queue in 0..<2 * activePairs {
+            guard var configuration = context.queue(queue) else { continue }
+            configuration.nextAvailable = positions[queue] ?? 0
+            do throws(QueueError) {
+                _ = try SplitDeviceQueue(
+                    configuration,
+                    memory: memory,
+                    maximumSize: options.ringSize
+                )
+            } catch {
+                throw DeviceFault(
+                    error.rawValue,
+                    queue: queue,
+                    address: error == .area ? configuration.descriptorArea : nil
+                )
+            }
+            rings.append(
+                PeerRingSetup(
+                    index: queue,
+                    isPeerTransmit: queue % 2 == 1,
+                    isEnabled: true,
+                    isStarted: true,
+                    configuration: configuration,
+                    doorbell: Doorbell(eventDescriptor: bells[queue].descriptor.rawValue),
+                    wakeup: queue % 2 == 1 ? wakeups[queue / 2] : nil
+                )
+            )
+        }
+        return rings
+    }
+
+    /// Buffers are returned in order and none is out once the threads let go, so the used index is
+    /// where a ring goes on, if it is still where it was. The index is the driver's to write: one that
+    /// it spoils breaks its ring.
+    private func keepPositions(of connection: PeerConnection) {
+        for ring in connection.rings {
+            guard let now = context?.queue(ring.index),
+                now.deviceArea == ring.configuration.deviceArea
+            else { continue }
+            let (address, overflow) = ring.configuration.deviceArea.addingReportingOverflow(2)
+            guard !overflow, let bytes = connection.memory.read(address, 2) else { continue }
+            positions[ring.index] = UInt16(bytes[0]) | UInt16(bytes[1]) << 8
+        }
+    }
+
+    // MARK: waiting
+
+    /// Memory that is gone altogether comes back or does not, as with bus mastering switched off; of
+    /// memory that is there without the rings so much time is given to be completed.
+    private func wait(_ fault: DeviceFault, _ memory: MemoryTable) {
+        guard fault.id == QueueError.area.rawValue else { return fail(fault) }
+        report?(.waiting(fault))
+        guard !memory.all.isEmpty else { return }
+        patience = loop.after(milliseconds: Self.patienceMilliseconds) { [weak self] in
+            self?.patience = nil
+            self?.attach(isStarting: true)
+        }
+    }
+
+    private func endPatience() {
+        if let patience { loop.remove(patience) }
+        patience = nil
+    }
+
+    private func scheduleRetry() -> EventLoop.Source {
+        loop.after(milliseconds: Self.retryMilliseconds) { [weak self] in self?.retry() }
+    }
+
+    private func retry() {
+        guard let connection = stuck?.connection else { return }
+        guard host?.peerDisconnecting(milliseconds: 0) != false else {
+            stuck = (connection, scheduleRetry())
+            return
+        }
+        stuck = nil
+        // Of a driver that has gone meanwhile nothing is kept.
+        if connection.generation == generation { keepPositions(of: connection) }
+        report?(.detached)
+        attach()
+    }
+}
+
+extension PeerConnection {
+    /// The pairs that have a ring here, as the host numbers them: in order.
+    var pairs: [Int] { Array(Set(rings.map { $0.index / 2 })).sorted() }
+}
