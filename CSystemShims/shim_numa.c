@@ -23,7 +23,8 @@ int shim_numa_node_of_address(const void *address) {
     (void)*(const volatile char *)address;
     int node = -1;
     if (get_mempolicy(&node, NULL, 0, (void *)address, MPOL_F_NODE | MPOL_F_ADDR) < 0)
-        return -errno;
+        // The page could be read, so it is a device's: no memory that belongs to a node.
+        return errno == EFAULT ? -ENXIO : -errno;
     return node;
 }
 

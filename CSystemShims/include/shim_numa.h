@@ -8,7 +8,8 @@
 int shim_numa_available(void);
 /// Node that owns the CPU, or -errno; 0 on a machine without NUMA.
 int shim_numa_node_of_cpu(int cpu);
-/// Node that holds the page at `address` (which is faulted in first), or -errno.
+/// Node that holds the page at `address` (which is faulted in first), or -errno; -ENXIO
+/// for a page of a device's BAR, which the kernel tells no node of.
 int shim_numa_node_of_address(const void *address);
 /// Prefers `node` for the pages of a range that are not allocated yet.
 int shim_numa_prefer(void *address, size_t length, int node);
