@@ -29,6 +29,7 @@ extension NetDevice {
         self.connection = connection
         report?(.attached(rings: rings.count))
         host?.peerConnected(connection)
+        scheduleRingCheck()
     }
 
     /// Takes the rings back: when this returns true no thread works on them.
@@ -40,6 +41,8 @@ extension NetDevice {
         endPatience()
         guard let connection else { return stuck == nil }
         self.connection = nil
+        if let ringCheck { loop.remove(ringCheck) }
+        ringCheck = nil
         let limit = Self.quiesceMilliseconds
         guard host?.peerDisconnecting(milliseconds: limit) ?? true else {
             report?(
@@ -106,6 +109,17 @@ extension NetDevice {
         }
     }
 
+    /// A ring that its driver broke rests until a reset, and only the device can say so.
+    private func scheduleRingCheck() {
+        ringCheck = loop.after(milliseconds: Self.ringCheckMilliseconds) { [weak self] in
+            guard let self else { return }
+            ringCheck = nil
+            let broken = host?.brokenPairs.min { $0.key < $1.key }
+            guard let broken else { return scheduleRingCheck() }
+            fail(DeviceFault(broken.value, queue: 2 * broken.key))
+        }
+    }
+
     // MARK: waiting
 
     /// Memory that is gone altogether comes back or does not, as with bus mastering switched off; of
@@ -141,9 +155,4 @@ extension NetDevice {
         report?(.detached)
         attach()
     }
-}
-
-extension PeerConnection {
-    /// The pairs that have a ring here, as the host numbers them: in order.
-    var pairs: [Int] { Array(Set(rings.map { $0.index / 2 })).sorted() }
 }

@@ -48,6 +48,8 @@ public final class NetDevice: QueueResettable, DriverMemoryObserver, DriverObser
     var positions: [Int: UInt16] = [:]
     /// The end of the wait for rings that are out of reach.
     var patience: EventLoop.Source?
+    /// When the host is asked next whether a ring broke.
+    var ringCheck: EventLoop.Source?
     var generation: UInt32 = 0
     var hasFailed = false
 
@@ -56,6 +58,8 @@ public final class NetDevice: QueueResettable, DriverMemoryObserver, DriverObser
     public static let quiesceMilliseconds: UInt64 = 800
     /// How often threads that did not let go are asked again, in milliseconds.
     static let retryMilliseconds: UInt64 = 100
+    /// How often the host is asked for broken rings, in milliseconds.
+    static let ringCheckMilliseconds: UInt64 = 100
     /// How long rings may be out of reach after the driver's memory changed, in milliseconds: a
     /// change may come in pieces.
     public static let patienceMilliseconds: UInt64 = 1000
@@ -97,7 +101,7 @@ public final class NetDevice: QueueResettable, DriverMemoryObserver, DriverObser
 
     deinit {
         for source in sources { loop.remove(source) }
-        for source in [patience, stuck?.retry].compactMap({ $0 }) { loop.remove(source) }
+        for source in [patience, ringCheck, stuck?.retry].compactMap({ $0 }) { loop.remove(source) }
     }
 
     /// What stands in the configuration, merged receive buffers, several pairs where there are some,
@@ -198,12 +202,6 @@ public final class NetDevice: QueueResettable, DriverMemoryObserver, DriverObser
     public func driverMemoryChanged() {
         detach()
         attach()
-    }
-
-    /// Whoever works the rings found one of this pair broken, and works it no more.
-    public func ringsBroke(pair: Int, id: String) {
-        guard let pairs = connection?.pairs, pairs.indices.contains(pair) else { return }
-        fail(DeviceFault(id, queue: 2 * pairs[pair]))
     }
 
     /// Asks for a reset, once, and works no more until then.

@@ -76,4 +76,13 @@ public protocol PeerConnectionHost: AnyObject {
     /// - Returns: true when no thread touches them any more; false when one may. It is then asked
     ///   again, until it says true.
     func peerDisconnecting(milliseconds: UInt64) -> Bool
+
+    /// Queue pairs whose rings broke, and are worked no more, with the error id. Asked now and then
+    /// by whoever can tell the driver.
+    var brokenPairs: [Int: String] { get }
+}
+
+extension PeerConnectionHost {
+    /// Nobody says.
+    public var brokenPairs: [Int: String] { [:] }
 }

@@ -5,14 +5,16 @@ import VhostPCINet
 import VirtioSpec
 import Virtqueue
 
-/// Joins a vhost-pci-net driver to a port of the engine: rings are attached at ON and taken away,
-/// with the worker's word for it, at OFF.
+/// Joins a vhost-pci-net driver, or a network device, to a port of the engine: rings are attached at
+/// ON and taken away, with the worker's word for it, at OFF.
 final class PeerPortHost: VhostPCINetHost {
     private let engine: Engine
     private let port: PortID
     private let loop: EventLoop
     private let report: (_ text: String, _ id: String?) -> Void
     private var wakeups: [EventLoop.Source] = []
+    /// Queue pairs in the order in which the engine has them.
+    private var pairNumbers: [Int] = []
     /// Called for each event of the driver, after it was reported.
     var onEvent: ((DriverEvent) -> Void)?
 
@@ -31,6 +33,7 @@ final class PeerPortHost: VhostPCINetHost {
     func peerConnected(_ connection: PeerConnection) {
         var pairs = PortPairs()
         var seen = Set<Int>()
+        pairNumbers = []
         for ring in connection.rings where seen.insert(ring.index / 2).inserted {
             let pair = connection.rings.filter { $0.index / 2 == ring.index / 2 }
             let transmit = pair.first { $0.isPeerTransmit && $0.isStarted }
@@ -48,6 +51,7 @@ final class PeerPortHost: VhostPCINetHost {
                     isReceiveEnabled: receive?.isEnabled ?? false,
                     isTransmitEnabled: transmit?.isEnabled ?? false
                 )
+                pairNumbers.append(ring.index / 2)
             } catch {
                 report("queue pair \(ring.index / 2): \(error.rawValue)", nil)
             }
@@ -72,6 +76,13 @@ final class PeerPortHost: VhostPCINetHost {
             if milliseconds > 0 { report("\(error)", nil) }
             return false
         }
+    }
+
+    var brokenPairs: [Int: String] {
+        let report = engine.snapshot().ports[port.index]
+        guard report.isAttached, let error = report.ringError else { return [:] }
+        let broken = report.brokenPairs.filter(pairNumbers.indices.contains)
+        return Dictionary(uniqueKeysWithValues: broken.map { (pairNumbers[$0], error.id) })
     }
 
     func driverReport(_ event: DriverEvent) {

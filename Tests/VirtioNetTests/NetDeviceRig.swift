@@ -141,5 +141,7 @@ final class EchoHost: PeerConnectionHost {
         holder.port.finishReceive(burst)
     }
 
+    var brokenPairs: [Int: String] { error.map { [0: $0.rawValue] } ?? [:] }
+
     var error: QueueError? { port.first?.port.error }
 }

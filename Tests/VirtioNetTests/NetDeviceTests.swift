@@ -234,11 +234,10 @@ import Virtqueue
         rig.host.echo()
         let error = try #require(rig.host.error)
         #expect(error == .availableJump)
-        rig.device.ringsBroke(pair: 1, id: error.rawValue)
         #expect(rig.faults.isEmpty)
-        rig.device.ringsBroke(pair: 0, id: error.rawValue)
-        rig.device.ringsBroke(pair: 0, id: error.rawValue)
+        try rig.wait("NEEDS_RESET") { !rig.faults.isEmpty }
         #expect(rig.faults == ["ring/avail-jump"])
+        #expect(try rig.transport.status().contains(.needsReset))
         #expect(rig.host.connection == nil)
         try rig.client.start()
         try rig.expectEcho()
