@@ -23,6 +23,10 @@ extension VhostPCINetDevice {
         mirror.driver = context.features
         backend?.offeredFeatures = mirror.offerToPeer
         outbox.clear()
+        // Without a control queue the driver hears of no peer and uses none: not a fault (DEV-S-10).
+        guard context.queue(Self.controlReceiveQueue) != nil,
+            context.queue(Self.controlTransmitQueue) != nil
+        else { return }
         do {
             controlReceive = try DeviceBufferQueue(
                 context: context,
