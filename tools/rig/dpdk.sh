@@ -1,5 +1,7 @@
 # shellcheck shell=bash
-# dpdk.sh: drives dpdk-testpmd through its prompt; sourced after lib.sh.
+# dpdk.sh: drives dpdk-testpmd through its prompt; sourced after lib.sh. Not every scenario looks at
+# every figure:
+# shellcheck disable=SC2034
 #
 # It works in 4 KiB pages of one memfd (--no-huge): slower than huge pages, but nothing of the
 # machine has to be changed, and a vhost-user back-end can map it. Without --single-file-segments

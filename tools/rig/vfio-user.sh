@@ -34,6 +34,14 @@ serve_stop() {
     [ "$ended" = 0 ] || fail "the daemon ended with status $ended"
 }
 
+# idle_peer: DPDK's driver behind the vhost-pci-net of `peer_device`, which is there when it knows whose
+# memory it shows
+idle_peer() {
+    need dpdk-testpmd jq
+    pmd_start peer "$(($(nproc) - 1))" --vdev "net_virtio_user0,path=$work/m1.peer" -- --forward-mode=rxonly
+    serve_listens "$work/m1" 20
+}
+
 # nested_prepare: QEMU, and kernel 6.12 with our program for machine 2
 nested_prepare() {
     qemu_take
