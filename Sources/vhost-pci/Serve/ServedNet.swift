@@ -1,15 +1,78 @@
-import PCI
+import HostSystem
+import PollEngine
+import VhostPCINet
+import Virtio
+import VirtioNet
 
-/// A virtio-net device at a vfio-user socket.
+/// A virtio-net device at a vfio-user socket: a port of the switch, whose rings lie in the memory of
+/// the machine that drives it.
 final class ServedNet: ServedDevice {
     let settings: DeviceSettings
+    private let device: NetDevice
+    private let host: PeerPortHost
+    private let socket: VfioUserSocket
+    private let address: MACAddress?
+    private var isRunning = false
 
     init(_ settings: DeviceSettings, _ context: ServeContext) throws {
         self.settings = settings
-        throw PCIError.notSupported("a net device at a vfio-user socket")
+        let name = settings.name
+        let reporter = context.reporter
+        let engine = try context.dataPlane.running()
+        host = PeerPortHost(
+            engine: engine,
+            port: try context.dataPlane.port(name),
+            loop: context.loop
+        ) { text, id in reporter.step(text, from: name, id: id) }
+        let bytes = settings.mac?.bytes ?? LocalMACAddress().bytes
+        address = MACAddress(bytes: bytes)
+        device = try NetDevice(
+            NetDeviceOptions(
+                macAddress: bytes,
+                mtu: settings.mtu ?? 1500,
+                queuePairs: settings.queuePairs
+            ),
+            loop: context.loop,
+            host: host
+        )
+        socket = VfioUserSocket(name, settings.vfioUser ?? "", context)
+        device.report = { [weak self] event in
+            self?.follow(event)
+            var id: String?
+            if case .refused(let refused, _) = event { id = refused }
+            reporter.step("\(event)", from: name, id: id)
+        }
+        try socket.open(try VirtioPCIFunction(device: device))
     }
 
-    var report: ServedDeviceReport { ServedDeviceReport(settings, sockets: []) }
+    private func follow(_ event: NetDeviceEvent) {
+        switch event {
+        case .running: isRunning = true
+        case .stopped: isRunning = false
+        default: break
+        }
+    }
 
-    func close() {}
+    func look(_ report: EngineReport?) {
+        for port in report?.ports ?? [] where port.name == settings.name {
+            for pair in port.brokenPairs {
+                let id = port.ringError?.id ?? "ring/broken"
+                device.ringsBroke(pair: pair, id: id)
+            }
+        }
+    }
+
+    var report: ServedDeviceReport {
+        var report = ServedDeviceReport(settings, sockets: [socket.report])
+        report.phase = device.isAttached ? "attached" : isRunning ? "running" : "idle"
+        report.mac = address.map { "\($0)" }
+        report.mtu = device.options.mtu
+        report.queuePairs = settings.queuePairs
+        return report
+    }
+
+    func close() {
+        socket.close()
+        device.driverLost()
+    }
 }
