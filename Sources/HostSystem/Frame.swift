@@ -31,6 +31,9 @@ public struct Frame: Sendable {
     public var descriptors: [FileDescriptor] = []
     /// Descriptors came with later bytes, where none belong; they are closed already.
     public var hadLateDescriptors = false
+
+    /// Without bytes.
+    public init() {}
 }
 
 /// Why a stream of messages cannot be continued.
