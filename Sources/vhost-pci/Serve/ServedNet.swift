@@ -53,15 +53,6 @@ final class ServedNet: ServedDevice {
         }
     }
 
-    func look(_ report: EngineReport?) {
-        for port in report?.ports ?? [] where port.name == settings.name {
-            for pair in port.brokenPairs {
-                let id = port.ringError?.id ?? "ring/broken"
-                device.ringsBroke(pair: pair, id: id)
-            }
-        }
-    }
-
     var report: ServedDeviceReport {
         var report = ServedDeviceReport(settings, sockets: [socket.report])
         report.phase = device.isAttached ? "attached" : isRunning ? "running" : "idle"
