@@ -60,6 +60,7 @@ struct DMAExchange {
     private var lastIdentifier: UInt16 = 0x7fff
     /// Questions that nobody waits for any more; their answers are not wrong, only late.
     private var abandoned: Set<UInt16> = []
+    private static let abandonedLimit = 256
     /// Why the first access is over, told with the next `step`.
     private var failure: DMAError?
 
@@ -96,6 +97,8 @@ struct DMAExchange {
     mutating func step(_ table: inout DMATable) -> Step {
         if let question {
             guard question.deadline.hasPassed else { return .idle }
+            // Whoever never answers is not remembered for ever.
+            if abandoned.count >= Self.abandonedLimit { abandoned = [] }
             abandoned.insert(question.identifier)
             self.question = nil
             return finish(.failure(.noReply))

@@ -12,14 +12,18 @@ public struct DMATable {
         public var ranges: Int
         /// Most bytes of one range (HI-E8).
         public var length: UInt64
+        /// Most ranges that keep a file open, to be read and written.
+        public var openFiles: Int
 
-        /// Sets both.
+        /// Sets all.
         public init(
             ranges: Int = Capabilities.defaultMemoryRanges,
-            length: UInt64 = 8 << 40
+            length: UInt64 = 8 << 40,
+            openFiles: Int = 64
         ) {
             self.ranges = ranges
             self.length = length
+            self.openFiles = openFiles
         }
     }
 
@@ -58,12 +62,17 @@ public struct DMATable {
         var isMapped: Bool {
             if case .mapped = backing { true } else { false }
         }
+
+        var isOpenFile: Bool {
+            if case .file = backing { true } else { false }
+        }
     }
 
     private let limits: Limits
     /// Ascending, disjoint.
     private var entries: [Entry] = []
     private var files = MappedFiles()
+    private var openFiles = 0
     /// `nil` after a change, until somebody asks.
     private var table: MemoryTable? = .empty
 
@@ -74,6 +83,9 @@ public struct DMATable {
 
     /// Number of ranges.
     public var count: Int { entries.count }
+
+    /// True when there is memory, and none of it can be reached directly.
+    public var isUnshared: Bool { !entries.isEmpty && !entries.contains(where: \.isMapped) }
 
     /// What can be reached directly.
     public mutating func memory() -> MemoryTable {
@@ -157,6 +169,7 @@ public struct DMATable {
     /// Takes everything away, the kept mappings too.
     public mutating func removeAll() {
         entries = []
+        openFiles = 0
         table = .empty
         files.drop { _ in true }
         hasUnusedFiles = false
@@ -241,7 +254,11 @@ extension DMATable {
         guard status.isReadWrite || !request.flags.contains(.writable) else {
             throw Refusal(.descriptorKind, "writable memory in a file that is open for reading")
         }
-        guard !request.flags.contains(.fileAccess) else {
+        if request.flags.contains(.fileAccess) {
+            guard openFiles < limits.openFiles else {
+                throw Refusal(.memorySlots, "all \(limits.openFiles) open files are taken")
+            }
+            openFiles += 1
             return .file(file, offset: request.offset)
         }
         if let found = files.find(status, range) {
@@ -306,6 +323,7 @@ extension DMATable {
 
     private mutating func remove(_ range: Range<Int>) -> Bool {
         let hadMapped = entries[range].contains(where: \.isMapped)
+        openFiles -= entries[range].count(where: \.isOpenFile)
         entries.removeSubrange(range)
         if hadMapped {
             table = nil

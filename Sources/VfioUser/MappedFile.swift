@@ -60,6 +60,10 @@ struct MappedFiles {
 
     /// Most mappings that wait for their file to be announced again.
     private static let spare = 8
+    /// Most mappings: what contains a cut file is shared with everybody else in this process.
+    private static let limit = 256
+    /// Most address space.
+    private static let totalLimit = 16 << 40
 
     /// The mapping that holds `range` of the file, if there is one.
     func find(
@@ -80,11 +84,18 @@ struct MappedFiles {
         _ range: Range<UInt64>,
         isInUse: (MappedFile) -> Bool
     ) throws(SystemError) -> (file: MappedFile, position: Int) {
+        if files.count(where: { !isInUse($0) }) >= Self.spare { drop { !isInUse($0) } }
+        guard files.count < Self.limit else {
+            throw SystemError("map more than \(Self.limit) files of one client", .noSpace)
+        }
         let new = try MappedFile(file, status, range)
+        let total = files.reduce(new.mapping.length) { $0 + $1.mapping.length }
+        guard total <= Self.totalLimit else {
+            throw SystemError("map \(total) bytes for one client", .noSpace)
+        }
         guard let position = new.position(of: range) else {
             throw SystemError("map \(range.count) bytes of a file that changes", .noSpace)
         }
-        if files.count(where: { !isInUse($0) }) >= Self.spare { drop { !isInUse($0) } }
         files.append(new)
         return (new, position)
     }

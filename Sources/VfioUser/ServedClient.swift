@@ -14,6 +14,7 @@ final class ServedClient {
     private var cleaning: EventLoop.Source?
     private var work: EventLoop.Source?
     private var isServing = false
+    private var hasToldOfMemory = false
     private(set) var hasEnded = false
 
     init(server: Server, socket: UnixSocket, limits: ServerLimits, loop: EventLoop) {
@@ -34,7 +35,20 @@ final class ServedClient {
     /// True when the client is gone, though the loop may not have said so yet.
     var isHungUp: Bool { stream.isHungUp }
 
-    var memory: MemoryTable { hasEnded ? .empty : session.memory }
+    var memory: MemoryTable {
+        guard !hasEnded else { return .empty }
+        if !hasToldOfMemory, session.isMemoryUnshared {
+            hasToldOfMemory = true
+            server.count(
+                Refusal(
+                    .memoryNotShared,
+                    "not supported: rings in memory without a file; with QEMU, give the machine a"
+                        + " memory-backend of share=on"
+                )
+            )
+        }
+        return session.memory
+    }
 
     func raise(_ vector: Int) {
         guard !hasEnded, let refusal = session.raise(vector) else { return }

@@ -54,6 +54,9 @@ public final class ServerSession {
     /// What the function can reach directly.
     public var memory: MemoryTable { table.memory() }
 
+    /// True when the client has announced memory, and none that the function can reach directly.
+    public var isMemoryUnshared: Bool { table.isUnshared }
+
     /// Takes one message.
     public func accept(_ frame: Frame) -> Step {
         guard let header = MessageHeader(frame.header) else { return Step() }

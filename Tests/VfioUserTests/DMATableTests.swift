@@ -100,6 +100,29 @@ import VfioUser
         #expect(table.pieces(5 << 13, page + 1, .read) == nil)
     }
 
+    @Test func `HI-E10: files of one client do not use up what all share`() throws {
+        let rig = try SessionRig()
+        var refused: SessionRig.Refused?
+        for index in 0..<300 as Range<UInt64> where refused == nil {
+            let file = try MemoryFile(name: "m\(index)", size: 4096)
+            refused = try rig.map(file, at: index << 20, length: page)
+            #expect(refused == nil || index == 256)
+        }
+        #expect(refused == .init(.descriptorKind))
+        // Files that are read and written stay open.
+        let file = try MemoryFile(name: "open", size: 4096)
+        let flags: DMAMap.Flags = [.readable, .fileAccess]
+        for index in 0..<64 as Range<UInt64> {
+            #expect(try rig.map(file, at: 1 << 40 + index << 20, length: page, flags: flags) == nil)
+        }
+        #expect(try rig.map(file, at: 0, length: 0) == .init(.memoryRange))
+        #expect(
+            try rig.map(file, at: 1 << 50, length: page, flags: flags) == .init(.memorySlots)
+        )
+        #expect(try rig.unmap(1 << 40, page) == nil)
+        #expect(try rig.map(file, at: 1 << 50, length: page, flags: flags) == nil)
+    }
+
     @Test func `VFU-S-13: ranges without file are accepted, and change no memory`() throws {
         let rig = try SessionRig()
         #expect(try rig.map(nil, at: 0xfffc_0000, length: 0x40000, flags: .readable) == nil)

@@ -334,4 +334,19 @@ import VfioUser
         rig.function.onWrite = nil
         #expect(try rig.negotiated().ask(.deviceGetInfo, DeviceInfo().encoded).count == 16)
     }
+
+    @Test func `VFU-S-11: memory that no ring can be in is named, once`() throws {
+        let rig = try ServerRig()
+        let caller = try rig.negotiated()
+        #expect(rig.server.memory.all.isEmpty && rig.server.refusals.isEmpty)
+        let map = DMAMap(flags: [.readable, .writable], address: 0, length: 0x10000).encoded
+        #expect(try caller.ask(.dmaMap, map).isEmpty)
+        for _ in 0..<3 { #expect(rig.server.memory.all.isEmpty) }
+        #expect(rig.server.refusals == [.memoryNotShared: 1])
+        #expect(rig.server.lastRefusal?.detail.hasPrefix("not supported") == true)
+        let file = try MemoryFile(name: "m", size: 0x1000)
+        let shared = DMAMap(flags: [.readable, .writable], address: 1 << 20, length: 0x1000).encoded
+        #expect(try caller.ask(.dmaMap, shared, [file.descriptor]).isEmpty)
+        #expect(rig.server.memory.all.count == 1)
+    }
 }
