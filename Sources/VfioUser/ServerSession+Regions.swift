@@ -212,8 +212,9 @@ extension ServerSession {
 
     /// The areas that a client can map: whole pages, inside the region and the file (VFU-S-24).
     private func mappable(_ region: Int, _ length: UInt64) -> Mappable? {
-        guard RegionIndex.bars.contains(region), let window = endpoint.windowFile(region),
-            window.offset % Self.page == 0, let status = try? window.file.status(),
+        guard RegionIndex.bars.contains(region), (negotiation?.messageDescriptors ?? 0) > 0,
+            let window = endpoint.windowFile(region), window.offset % Self.page == 0,
+            let status = try? window.file.status(),
             status.size > window.offset
         else { return nil }
         let end = min(length, status.size - window.offset)

@@ -183,6 +183,20 @@ import Virtio
         #expect(step.descriptors.count == 1)
     }
 
+    @Test func `VFU-S-23: who takes no descriptors maps nothing`() throws {
+        var none = Capabilities()
+        none.messageDescriptors = 0
+        none.transferSize = 1 << 20
+        let rig = try SessionRig(proposal: Version(capabilities: none).encoded)
+        try rig.function.shareWindow([0..<0x1000])
+        let request = RegionInfo(argumentSize: 4096, index: 2).encoded
+        let step = rig.send(.deviceGetRegionInfo, request)
+        let reply = Array(try #require(step.reply).dropFirst(MessageHeader.size))
+        #expect(step.descriptors.isEmpty && RegionInfo(reply)?.flags == [.read, .write])
+        let bells = RegionDescriptors(argumentSize: 4096, index: 0).encoded
+        #expect(rig.send(.deviceGetRegionIOFDs, bells).descriptors.isEmpty)
+    }
+
     @Test func `HI-E17: questions for io descriptors that cannot be are refused`() throws {
         let rig = try SessionRig()
         func refusal(_ request: RegionDescriptors) throws -> SessionRig.Refused? {
