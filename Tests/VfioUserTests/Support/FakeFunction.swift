@@ -25,6 +25,8 @@ final class FakeFunction: PCIEndpoint {
     let mapping: Mapping
     let bells: [EventFD]
     var file: WindowFile?
+    /// A second window, in BAR 4, of another file.
+    var secondFile: WindowFile?
 
     var writes: [Write] = []
     var reads: [Write] = []
@@ -59,6 +61,7 @@ final class FakeFunction: PCIEndpoint {
         else { throw SystemError("make BARs", .invalidArgument) }
         space.setBAR(0, low)
         space.setBAR(2, high)
+        space.setBAR(4, high)
         guard let at = space.addCapability(capability, writable: MSIXTable.capabilityMask) else {
             throw SystemError("add a capability", .noSpace)
         }
@@ -118,7 +121,7 @@ final class FakeFunction: PCIEndpoint {
     func writeRegister(_ bar: Int, _ offset: UInt64, _ width: AccessWidth, _ value: UInt32) {
         writes.append(Write(bar: bar, offset: offset, width: width, value: value))
         let bytes = width.bytes(of: value)
-        if bar == 2 {
+        if bar != 0 {
             for (index, byte) in bytes.enumerated() {
                 unsafe mapping.address.storeBytes(
                     of: byte,
@@ -137,7 +140,13 @@ final class FakeFunction: PCIEndpoint {
 
     func window(_ bar: Int) -> Mapping? { bar == 2 ? mapping : nil }
 
-    func windowFile(_ bar: Int) -> WindowFile? { bar == 2 ? file : nil }
+    func windowFile(_ bar: Int) -> WindowFile? {
+        switch bar {
+        case 2: file
+        case 4: secondFile
+        default: nil
+        }
+    }
 
     func doorbellDescriptor(_ bar: Int, _ offset: UInt64) -> Int32? {
         guard bar == 0, offset >= Self.doorbells, offset % 4 == 0 else { return nil }
