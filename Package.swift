@@ -162,7 +162,7 @@ let package = Package(
             "VfioUser",
             [
                 "VfioUser", "Virtio", "VirtioNet", "VhostPCINet", "Virtqueue", "PCI", "GuestMemory",
-                "HostSystem", "VirtioSpec", "CSystemShims", "FunctionSupport",
+                "HostSystem", "VirtioSpec", "CSystemShims", "FunctionSupport", "RingSupport",
             ]
         ),
         .target(

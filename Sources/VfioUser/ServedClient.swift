@@ -15,6 +15,8 @@ final class ServedClient {
     private var work: EventLoop.Source?
     private var isServing = false
     private var hasToldOfMemory = false
+    /// Why the connection ends with the next turn.
+    private var offender: Refusal?
     private(set) var hasEnded = false
 
     init(server: Server, socket: UnixSocket, limits: ServerLimits, loop: EventLoop) {
@@ -53,6 +55,9 @@ final class ServedClient {
     func raise(_ vector: Int) {
         guard !hasEnded, let refusal = session.raise(vector) else { return }
         server.count(refusal)
+        // Not now: the device that raises is in the middle of something.
+        offender = refusal
+        wake()
     }
 
     // MARK: - One turn
@@ -139,6 +144,7 @@ final class ServedClient {
         work = loop.after(milliseconds: 0) { [weak self] in
             guard let self else { return }
             work = nil
+            if let offender { return end(offender.description) }
             if !isServing { finishTurn() }
         }
     }

@@ -1,3 +1,4 @@
+internal import CSystemShims
 public import GuestMemory
 public import HostSystem
 public import PCI
@@ -66,6 +67,7 @@ public final class ServerSession {
         do throws(Refusal) {
             let answer = try perform(header, frame)
             step.refused = answer.refused
+            step.closes = answer.closes
             if !header.flags.contains(.noReply) {
                 step.reply = reply(header, answer)
                 step.descriptors = answer.descriptors
@@ -117,8 +119,9 @@ public final class ServerSession {
         for then in exchange.endAll() { then(.failure(.disconnected)) }
     }
 
-    /// Signals whoever is connected to a vector, and never waits (VFU-S-35, VFU-S-36). An eventfd that
-    /// would have made us wait is let go.
+    /// Signals whoever is connected to a vector, and never waits (VFU-S-35, VFU-S-36). A client whose
+    /// eventfd would have made us wait is to be sent away: that eventfd is let go, and the reason
+    /// returned.
     public func raise(_ vector: Int) -> Refusal? {
         guard let event = wiring.event(vector) else {
             strayInterrupts &+= 1
@@ -138,6 +141,8 @@ public final class ServerSession {
         var descriptors: [FileDescriptor] = []
         /// What was wrong with a command that was carried out in part.
         var refused: Refusal?
+        /// The connection ends after the reply.
+        var closes = false
     }
 
     private func perform(_ header: MessageHeader, _ frame: Frame) throws(Refusal) -> Answer {
@@ -212,6 +217,8 @@ public final class ServerSession {
             throw short(.deviceSetIRQs, frame.payload)
         }
         let outcome = try wiring.apply(frame.payload, frame.descriptors)
+        // Whoever shares them can undo this, which `EventFD.signal` survives.
+        for event in frame.descriptors { _ = shim_set_nonblocking(event.rawValue, 1) }
         var connects = false
         for change in outcome.changes {
             switch change {
@@ -224,8 +231,14 @@ public final class ServerSession {
             }
         }
         if connects { vectors?.enable() }
-        for event in outcome.signals { EventFD.signal(event.rawValue) }
-        return Answer()
+        var answer = Answer()
+        for event in outcome.signals where EventFD.signal(event.rawValue) == .blocked {
+            // The others would make us wait as long.
+            answer.refused = Refusal(.blockedEvent, "an eventfd blocks whoever signals it")
+            answer.closes = true
+            break
+        }
+        return answer
     }
 
     /// The function is quiet when this returns; connected vectors stay connected, as a kernel keeps
