@@ -1,4 +1,5 @@
 import Glibc
+import HostSystem
 import Testing
 
 /// `vhost-pci` in a process of its own, killed with this object.
@@ -6,13 +7,36 @@ final class Program {
     private let pid: pid_t
     private var status: Int32?
 
-    /// Starts it; what it prints is thrown away.
-    init(_ arguments: [String]) throws {
+    /// Where the program is.
+    private static func path() throws -> String {
         let folder = try #require(
             CommandLine.arguments.first { $0.contains(".xctest") }
                 .map { $0.split(separator: "/").dropLast().joined(separator: "/") }
         )
-        let arguments = ["/" + folder + "/vhost-pci"] + arguments
+        return "/" + folder + "/vhost-pci"
+    }
+
+    /// Starts it by a shell, which knows what will be its process id as `$$`, after `prelude`; what it
+    /// prints goes to a file.
+    convenience init(
+        _ arguments: [String],
+        prelude: String,
+        output: String,
+        descriptors: [Int32: Int32] = [:]
+    ) throws {
+        let words = ([try Self.path()] + arguments).map { "'\($0)'" }.joined(separator: " ")
+        try self.init(
+            command: ["/bin/sh", "-c", "\(prelude) exec \(words) >'\(output)' 2>&1"],
+            descriptors: descriptors
+        )
+    }
+
+    /// Starts it; what it prints is thrown away.
+    convenience init(_ arguments: [String]) throws {
+        try self.init(command: [try Self.path()] + arguments, descriptors: [:])
+    }
+
+    private init(command arguments: [String], descriptors: [Int32: Int32]) throws {
         var pointers: [UnsafeMutablePointer<CChar>?] =
             unsafe arguments.map { unsafe strdup($0) }
         defer { unsafe pointers.forEach { unsafe free($0) } }
@@ -21,6 +45,9 @@ final class Program {
         unsafe posix_spawn_file_actions_init(&actions)
         defer { unsafe posix_spawn_file_actions_destroy(&actions) }
         unsafe posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0)
+        for (number, own) in descriptors {
+            unsafe posix_spawn_file_actions_adddup2(&actions, own, number)
+        }
         var number: pid_t = 0
         let status = unsafe posix_spawn(&number, arguments[0], &actions, nil, pointers, environ)
         #expect(status == 0)
@@ -37,6 +64,16 @@ final class Program {
     var exitStatus: Int32? {
         if status == nil { status = wait(WNOHANG) }
         return status
+    }
+
+    /// Sends it a signal.
+    func signal(_ number: Int32) { _ = Glibc.kill(pid, number) }
+
+    /// Waits until it has ended by itself, at most so many milliseconds.
+    func waitForEnd(milliseconds: UInt64) -> Int32? {
+        let deadline = Deadline(milliseconds: milliseconds)
+        while exitStatus == nil, !deadline.hasPassed { usleep(2000) }
+        return exitStatus
     }
 
     /// Kills it in the middle of whatever it does.

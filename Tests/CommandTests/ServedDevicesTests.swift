@@ -1,0 +1,180 @@
+import AdminQueue
+import Glibc
+import HostSystem
+import Testing
+import Virtio
+import VirtioSpec
+
+@testable import vhost_pci
+
+/// Devices of a daemon in a process of its own, driven from others.
+@Suite(.serialized) struct ServedDevicesTests {
+    private final class Daemon {
+        let folder: String
+        let program: Program
+        let control: ControlConnection
+
+        init(_ name: String, _ devices: String) throws {
+            folder = "/tmp/vhost-pci-served-\(getpid())-\(name)"
+            try #require(unsafe mkdir(folder, 0o700) == 0)
+            let file = FileDescriptor(
+                owning: unsafe open("\(folder)/f.yaml", O_CREAT | O_WRONLY | O_CLOEXEC, 0o600)
+            )
+            let text =
+                "control: @/c.sock\ndata-plane: {idle: sleep}\ndevices:\n"
+                + devices.split(separator: "\n").map { "  - {\($0)}\n" }.joined()
+            let parts = text.split(separator: "@", omittingEmptySubsequences: false)
+            try file.write(at: 0, Array(parts.joined(separator: folder).utf8))
+            program = try Program(["serve", "--config", "\(folder)/f.yaml"])
+            control = try ControlConnection("\(folder)/c.sock", waitMilliseconds: 10_000)
+            // Answered when all devices are there.
+            _ = try call("version")
+        }
+
+        deinit {
+            program.signal(SIGTERM)
+            #expect(program.waitForEnd(milliseconds: 5000) == 0)
+            unsafe unlink("\(folder)/f.yaml")
+            #expect(unsafe rmdir(folder) == 0, "something is left in \(folder)")
+        }
+
+        func target(_ name: String) -> String { "vfio-user:\(folder)/\(name).sock" }
+
+        func call(_ words: String...) throws -> RPCValue {
+            try control.call(try #require(ControlRequest(words)))
+        }
+
+        /// The member of a socket of a device.
+        func socket(_ device: String, _ index: Int, _ key: String) throws -> RPCValue? {
+            guard case .list(let sockets)? = try call("device", "show", device).members?["sockets"]
+            else { return nil }
+            return sockets[index].members?[key]
+        }
+
+        /// Waits until a socket is in a state, ten seconds at the most.
+        func waits(for device: String, _ index: Int, _ state: String) throws -> Bool {
+            let deadline = Deadline(milliseconds: 10_000)
+            while try socket(device, index, "state") != .text(state) {
+                if deadline.hasPassed { return false }
+                usleep(5000)
+            }
+            return true
+        }
+    }
+
+    @Test func `a management device is driven, left, and driven again`() throws {
+        let daemon = try Daemon(
+            "management",
+            "name: m, kind: management, vfio-user: @/m.sock, peers: [@/p.sock]"
+        )
+        let target = try DeviceTarget.parse(daemon.target("m"))
+        for round in 1...2 {
+            let session = try ManagementSession(target, unsafeNoIOMMU: false)
+            #expect(try session.list()?.isEmpty == true)
+            let id = try session.driver.create(type: .vhostPCINet)
+            #expect(try session.show(id).typeName == "vhost-pci-net")
+            #expect(unsafe access("\(daemon.folder)/p.sock", F_OK) == 0)
+            guard
+                case .list(let found)? = try daemon.call("device", "show", "m")
+                    .members?["virtual_devices"]
+            else {
+                Issue.record("no virtual devices")
+                return
+            }
+            #expect(found.count == 1)
+            // The second time it is left without a word.
+            if round == 1 { session.close() }
+        }
+        #expect(try daemon.waits(for: "m", 0, "listening"))
+    }
+
+    @Test func `two net devices carry frames between their drivers`() throws {
+        let daemon = try Daemon(
+            "net",
+            """
+            name: a, kind: net, vfio-user: @/a.sock, mac: "02:00:00:00:00:0a", mtu: 9000
+            name: b, kind: net, vfio-user: @/b.sock
+            """
+        )
+        let shown = try daemon.call("device", "show", "a").members
+        #expect(shown?["mac"] == .text("02:00:00:00:00:0a") && shown?["mtu"] == .integer(9000))
+        let traffic = try Program([
+            "device", "traffic", daemon.target("a"), daemon.target("b"), "--frames", "500",
+        ])
+        #expect(traffic.waitForEnd(milliseconds: 60_000) == 0)
+        let ports = try daemon.call("stats").members?["ports"]
+        guard case .list(let list)? = ports else { return }
+        #expect(list.map { $0.members?["name"] } == [.text("a"), .text("b")])
+    }
+
+    @Test func `a vhost-pci-net device appears with its peer, and carries its frames`() throws {
+        let daemon = try Daemon(
+            "peer",
+            "name: v, kind: vhost-pci-net, vhost-user: @/p.sock, vfio-user: @/v.sock"
+        )
+        #expect(try daemon.socket("v", 1, "state") == .text("waiting"))
+        #expect(unsafe access("\(daemon.folder)/v.sock", F_OK) == -1)
+        let peer = try Program(["peer", "--socket", "\(daemon.folder)/p.sock", "--duration", "1"])
+        #expect(try daemon.waits(for: "v", 1, "listening"))
+        let driver = try Program([
+            "run", "--device", daemon.target("v"), "--mode", "echo", "--idle", "sleep",
+        ])
+        #expect(peer.waitForEnd(milliseconds: 30_000) == 0)
+        #expect(try daemon.socket("v", 1, "connections") == .integer(1))
+        driver.signal(SIGTERM)
+        #expect(driver.waitForEnd(milliseconds: 10_000) == 0)
+        #expect(try daemon.waits(for: "v", 1, "listening"))
+    }
+
+    @Test func `a driver that is killed leaves the device to the next one`() throws {
+        let daemon = try Daemon(
+            "killed",
+            "name: v, kind: vhost-pci-net, vhost-user: @/p.sock, vfio-user: @/v.sock"
+        )
+        func peer() throws -> Program {
+            try Program(["peer", "--socket", "\(daemon.folder)/p.sock", "--duration", "1"])
+        }
+        func driver() throws -> Program {
+            try Program([
+                "run", "--device", daemon.target("v"), "--mode", "echo", "--idle", "sleep",
+            ])
+        }
+        let first = try peer()
+        #expect(try daemon.waits(for: "v", 1, "listening"))
+        let killed = try driver()
+        #expect(try daemon.waits(for: "v", 1, "connected"))
+        killed.kill()
+        #expect(try daemon.waits(for: "v", 1, "listening"))
+        // The first peer ends as it may; the next one has other memory.
+        _ = first.waitForEnd(milliseconds: 30_000)
+        let next = try peer()
+        #expect(try daemon.waits(for: "v", 0, "connected"))
+        #expect(try daemon.waits(for: "v", 1, "listening"))
+        let living = try driver()
+        #expect(next.waitForEnd(milliseconds: 30_000) == 0)
+        living.signal(SIGTERM)
+        #expect(living.waitForEnd(milliseconds: 10_000) == 0)
+    }
+
+    @Test func `a front-end of a net device is a port like the others`() throws {
+        let daemon = try Daemon(
+            "ports",
+            """
+            name: a, kind: net, vhost-user: @/a.sock
+            name: b, kind: net, vhost-user: @/b.sock
+            """
+        )
+        func peer(_ name: String, _ own: Int, _ other: Int) throws -> Program {
+            try Program([
+                "peer", "--socket", "\(daemon.folder)/\(name).sock", "--mac",
+                "02:00:00:00:00:0\(own)", "--partner", "02:00:00:00:00:0\(other)", "--duration",
+                "1",
+            ])
+        }
+        let one = try peer("a", 1, 2)
+        let other = try peer("b", 2, 1)
+        #expect(one.waitForEnd(milliseconds: 30_000) == 0)
+        #expect(other.waitForEnd(milliseconds: 30_000) == 0)
+        #expect(try daemon.socket("a", 0, "connections") == .integer(1))
+    }
+}
