@@ -155,7 +155,10 @@ import Virtqueue
         #expect(memory.read(again.guestAddress(0x20001), 1) == [7])
     }
 
-    @Test func `VPN-D-13, VFU-S-43: an access that is trapped reaches the peer's byte at any width`() throws {
+    @Test
+    func `VPN-D-13, VFU-S-43: an access that is trapped reaches the peer's byte at any width`()
+        throws
+    {
         let rig = try FileRig()
         let peer = try rig.connected()
         let bus = try #require(rig.bus)
