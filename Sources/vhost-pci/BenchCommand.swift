@@ -9,7 +9,7 @@ struct BenchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
         abstract: "Measure parts of the program on this machine.",
-        subcommands: [RingBenchCommand.self]
+        subcommands: [RingBenchCommand.self, MMIOBenchCommand.self]
     )
 }
 
