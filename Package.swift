@@ -161,8 +161,9 @@ let package = Package(
         tests(
             "VfioUser",
             [
-                "VfioUser", "Virtio", "VirtioNet", "VhostPCINet", "Virtqueue", "PCI", "GuestMemory",
-                "HostSystem", "VirtioSpec", "CSystemShims", "FunctionSupport", "RingSupport",
+                "VfioUser", "AdminQueue", "DeviceCheck", "Virtio", "VirtioNet", "VhostPCINet",
+                "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec", "CSystemShims",
+                "FunctionSupport", "RingSupport",
             ]
         ),
         .target(

@@ -22,7 +22,7 @@ public final class Client: PCIFunction {
     let canReset: Bool
     private let regions: [Int: ClientRegion]
     var interrupts: ClientInterrupts?
-    var memory = ClientMemory()
+    var memory: ClientMemory
     var regionEvents: [Int: RegionEvents] = [:]
     var windows: [ClientWindow] = []
     var bells: [EventFD] = []
@@ -53,6 +53,7 @@ public final class Client: PCIFunction {
         limits: ClientLimits = ClientLimits()
     ) throws(PCIError) {
         self.name = name
+        memory = ClientMemory(limits)
         let channel = try ClientChannel(socket, name: name, limits: limits)
         self.channel = channel
         let info = try Client.information(channel)

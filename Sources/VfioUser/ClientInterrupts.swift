@@ -46,16 +46,18 @@ struct ClientInterrupts {
         guard (0..<count).contains(vector) else { throw .vector(vector) }
         var wanted = events
         if vector >= wanted.count {
-            guard event != nil else { return }
             wanted += [EventFD?](repeating: nil, count: vector + 1 - wanted.count)
         }
         wanted[vector] = event
-        if isFixed, wanted.count > events.count {
+        let isLarger = wanted.count > events.count
+        if isFixed, isLarger {
+            // Nobody could hear of it so far.
+            guard event != nil else { return }
             try replaceAll(wanted, channel)
         } else {
             try Self.set(vector, [event].compactMap(\.self), count: 1, channel)
         }
-        events = wanted
+        if event != nil || !isLarger { events = wanted }
     }
 
     private func replaceAll(_ wanted: [EventFD?], _ channel: ClientChannel) throws(PCIError) {

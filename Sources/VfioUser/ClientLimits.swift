@@ -5,6 +5,10 @@ public struct ClientLimits: Sendable {
     /// Largest count of a DMA access by message that is answered, in bytes.
     public var transferSize = Capabilities.defaultTransferSize
 
+    /// Arenas are handed over as files; without, the server reaches them by messages only, each of
+    /// which we see.
+    public var sharesMemory = true
+
     /// The limits that QEMU has, too.
     public init() {}
 }

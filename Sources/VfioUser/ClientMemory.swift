@@ -12,8 +12,11 @@ struct ClientMemory {
         let ownsAddress: Bool
     }
 
+    private let handsFilesOver: Bool
     private var entries: [Entry] = []
     private var addresses = DeviceAddressSpace()
+
+    init(_ limits: ClientLimits) { handsFilesOver = limits.sharesMemory }
 
     /// Makes an arena at a free address and hands it over.
     mutating func make(_ size: Int, _ channel: ClientChannel) throws(PCIError) -> DMAArena {
@@ -96,7 +99,7 @@ struct ClientMemory {
     }
 
     private func tell(_ arena: DMAArena, _ channel: ClientChannel) throws(PCIError) {
-        let isFile = channel.server.messageDescriptors > 0
+        let isFile = handsFilesOver && channel.server.messageDescriptors > 0
         let request = DMAMap(
             flags: [.readable, .writable],
             address: arena.deviceAddress,

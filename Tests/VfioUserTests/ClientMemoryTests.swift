@@ -185,6 +185,16 @@ import Testing
         #expect(throws: PCIError.self) { try client.connectInterrupt(0, to: EventFD()) }
     }
 
+    @Test func `memory that is not to be shared is reached by messages only`() throws {
+        let server = try ScriptedServer()
+        var limits = ClientLimits()
+        limits.sharesMemory = false
+        let client = try server.client(limits)
+        _ = try client.makeArena(size: 4096)
+        #expect(server.messages(.dmaMap).first?.descriptors.isEmpty == true)
+        try client.connectInterrupt(0, to: EventFD())
+    }
+
     @Test func `more arenas than the server takes are refused`() throws {
         let answer = ScriptedServer.version(
             #"{"capabilities":{"max_msg_fds":8,"max_dma_maps":2}}"#
