@@ -27,8 +27,9 @@ public protocol PCIEndpoint: AnyObject {
     /// to come here.
     func windowFile(_ bar: Int) -> WindowFile?
 
-    /// An eventfd that does what a store to that register would do, where there is one: servers give
-    /// it to clients as an ioeventfd.
+    /// An eventfd that does what a store to that register would do, where there is one. Its number stays,
+    /// the file behind it may change: use the number, make no copy. Servers give clients an ioeventfd
+    /// for such a register.
     func doorbellDescriptor(_ bar: Int, _ offset: UInt64) -> Int32?
 
     /// Who serves the function from now on.

@@ -13,6 +13,7 @@ final class ServedClient {
     private var timer: EventLoop.Source?
     private var cleaning: EventLoop.Source?
     private var work: EventLoop.Source?
+    private var bells: [EventLoop.Source] = []
     private var isServing = false
     private var hasToldOfMemory = false
     /// Why the connection ends with the next turn.
@@ -108,6 +109,7 @@ final class ServedClient {
         arrangeWatch()
         arrangeTimer()
         arrangeCleaning()
+        arrangeDoorbells()
     }
 
     /// Reads only while there is somewhere for a reply to go: the kernel's socket buffer is the bound
@@ -146,6 +148,19 @@ final class ServedClient {
             work = nil
             if let offender { return end(offender.description) }
             if !isServing { finishTurn() }
+        }
+    }
+
+    private func arrangeDoorbells() {
+        for doorbell in session.doorbells.dropFirst(bells.count) {
+            do throws(SystemError) {
+                let source = try loop.watch(doorbell.event.descriptor) { [weak self] in
+                    self?.session.ring(doorbell)
+                }
+                bells.append(source)
+            } catch {
+                return fail(Refusal(.transfer, error.description))
+            }
         }
     }
 
@@ -208,7 +223,10 @@ final class ServedClient {
     }
 
     private func release() {
-        for source in [watch, timer, cleaning, work].compactMap({ $0 }) { loop.remove(source) }
+        for source in [watch, timer, cleaning, work].compactMap({ $0 }) + bells {
+            loop.remove(source)
+        }
+        bells = []
         watch = nil
         timer = nil
         cleaning = nil

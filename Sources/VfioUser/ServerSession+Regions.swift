@@ -66,6 +66,9 @@ extension ServerSession {
     }
 
     /// Doorbells of a region as eventfds, at most as many as the client takes.
+    ///
+    /// They are eventfds of ours: whoever a doorbell rings may hand over another eventfd of his at any
+    /// moment, which a copy in the client's hands would not follow.
     func regionDescriptors(_ payload: [UInt8]) throws(Refusal) -> Answer {
         guard let request = RegionDescriptors(payload) else {
             throw short(.deviceGetRegionIOFDs, payload)
@@ -94,7 +97,7 @@ extension ServerSession {
                     length: 2,
                     descriptorIndex: UInt32(position)
                 ).encoded
-            answer.descriptors.append(event.descriptor)
+            answer.descriptors.append(event.event.descriptor)
         }
         return answer
     }
@@ -227,22 +230,18 @@ extension ServerSession {
         return areas.isEmpty ? nil : Mappable(window: window, areas: areas)
     }
 
-    /// Descriptors of our own for the doorbells of a BAR.
-    private func doorbells(of region: Int) -> [(offset: UInt64, descriptor: FileDescriptor)] {
+    /// The doorbells of a BAR, as many as fit into one message to the client.
+    private func doorbells(of region: Int) -> [GivenDoorbell] {
         guard RegionIndex.bars.contains(region), endpoint.window(region) == nil,
             case let size = endpoint.barSize(region), size <= Self.doorbellLimit
         else { return [] }
-        let most = min(
-            negotiation?.messageDescriptors ?? 0,
-            Int(SHIM_MAX_DESCRIPTORS)
-        )
-        var found: [(offset: UInt64, descriptor: FileDescriptor)] = []
+        let most = min(negotiation?.messageDescriptors ?? 0, Int(SHIM_MAX_DESCRIPTORS))
+        var found: [GivenDoorbell] = []
         for slot in 0..<(size / 4) where found.count < most {
-            let offset = 4 * slot
-            guard let raw = endpoint.doorbellDescriptor(region, offset),
-                let copy = try? checked(shim_duplicate(raw), "duplicate a doorbell")
+            guard endpoint.doorbellDescriptor(region, 4 * slot) != nil,
+                let doorbell = doorbell(region, 4 * slot)
             else { continue }
-            found.append((offset, FileDescriptor(owning: copy)))
+            found.append(doorbell)
         }
         return found
     }

@@ -33,6 +33,9 @@ public final class ServerSession {
     /// Interrupts that nobody is connected to.
     public private(set) var strayInterrupts: UInt64 = 0
 
+    /// Doorbells that the client was given; to be watched, and rung when they are signalled.
+    public private(set) var doorbells: [GivenDoorbell] = []
+
     let endpoint: any PCIEndpoint
     let limits: ServerLimits
     var table: DMATable
@@ -108,6 +111,7 @@ public final class ServerSession {
     public func end() {
         guard !hasEnded else { return }
         hasEnded = true
+        doorbells = []
         for vector in wiring.connectedVectors {
             wiring.disconnect(vector)
             vectors?.mask(vector)
@@ -309,6 +313,35 @@ public final class ServerSession {
             step.refused = Refusal(.reply, "\(frame.payload.count) bytes to a DMA command")
         }
         return step
+    }
+}
+
+/// A register whose stores a client replaced by signals of an eventfd.
+public struct GivenDoorbell {
+    /// The BAR.
+    public let region: Int
+    /// The register.
+    public let offset: UInt64
+    /// What the client signals.
+    public let event: EventFD
+}
+
+extension ServerSession {
+    /// Does what a store to the doorbell's register does, if it was signalled.
+    public func ring(_ doorbell: GivenDoorbell) {
+        guard !hasEnded, doorbell.event.drain() > 0 else { return }
+        endpoint.writeRegister(doorbell.region, doorbell.offset, .word, 0)
+    }
+
+    /// The doorbell at a register, made with the first question; `nil` without a free descriptor.
+    func doorbell(_ region: Int, _ offset: UInt64) -> GivenDoorbell? {
+        if let known = doorbells.first(where: { $0.region == region && $0.offset == offset }) {
+            return known
+        }
+        guard let event = try? EventFD() else { return nil }
+        let new = GivenDoorbell(region: region, offset: offset, event: event)
+        doorbells.append(new)
+        return new
     }
 }
 

@@ -354,4 +354,20 @@ import VfioUser
         #expect(rig.server.refusals[.memoryNotShared] == 1)
         #expect(try caller.ask(.deviceGetInfo, DeviceInfo().encoded).count == 16)
     }
+
+    @Test func `VFU-Q-12: what was mapped stays readable when the server is gone`() throws {
+        var rig: ServerRig? = try ServerRig()
+        try rig?.function.shareWindow([0..<0x4000])
+        let caller = try #require(try rig?.negotiated())
+        let request = RegionInfo(argumentSize: 96, index: 2).encoded
+        #expect(try caller.ask(.deviceGetRegionInfo, request).count == 64)
+        let file = try #require(caller.descriptors.first)
+        let mapping = try Mapping.file(file, offset: 0, length: 0x4000)
+        rig?.function.writeRegister(2, 0x123, .byte, 0x5a)
+        let socket = caller.socket
+        rig = nil
+        #expect(unsafe mapping.address.load(fromByteOffset: 0x123, as: UInt8.self) == 0x5a)
+        // And the client sees the end at once, not after a time-out.
+        #expect(try socket.receive(limit: 1)?.bytes.isEmpty == true)
+    }
 }

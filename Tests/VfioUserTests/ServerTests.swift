@@ -1,7 +1,6 @@
 import GuestMemory
 import HostSystem
 import PCI
-import RingSupport
 import Testing
 import VfioUser
 
@@ -349,49 +348,5 @@ import VfioUser
         let shared = DMAMap(flags: [.readable, .writable], address: 1 << 20, length: 0x1000).encoded
         #expect(try caller.ask(.dmaMap, shared, [file.descriptor]).isEmpty)
         #expect(rig.server.memory.all.count == 1)
-    }
-
-    @Test func `VFU-S-36: a client whose eventfd blocks us is sent away`() throws {
-        let rig = try ServerRig()
-        let blocking = try BlockingEvent()
-        let fine = try EventFD()
-        let caller = try rig.negotiated()
-        let set = InterruptSet(flags: [.eventDescriptors, .trigger], index: .msix, count: 2)
-        let all = [blocking.event.descriptor, fine.descriptor]
-        #expect(try caller.ask(.deviceSetIRQs, set.encoded, all).isEmpty)
-        // The client takes the flag away again that we set.
-        blocking.block()
-        let start = MonotonicClock.now
-        rig.function.fire(0)
-        rig.function.fire(0)
-        rig.function.fire(1)
-        #expect(MonotonicClock.now - start < 1_000_000_000)
-        #expect(fine.drain() == 1 && rig.server.isConnected)
-        #expect(rig.server.refusals == [.blockedEvent: 1])
-        #expect(try caller.isClosed() && rig.lastEnd?.hasPrefix("notify/blocked") == true)
-        #expect(try rig.negotiated().ask(.deviceGetInfo, DeviceInfo().encoded).count == 16)
-    }
-
-    @Test func `VFU-S-47: firing many eventfds that block costs the time of one`() throws {
-        let rig = try ServerRig(vectors: 128)
-        let blocking = try BlockingEvent()
-        let caller = try rig.negotiated()
-        for start in stride(from: 0 as UInt32, to: 128, by: 16) {
-            let set = InterruptSet(
-                flags: [.eventDescriptors, .trigger],
-                index: .msix,
-                start: start,
-                count: 16
-            )
-            let all = [FileDescriptor](repeating: blocking.event.descriptor, count: 16)
-            #expect(try caller.ask(.deviceSetIRQs, set.encoded, all).isEmpty)
-        }
-        blocking.block()
-        let start = MonotonicClock.now
-        let fire = InterruptSet(flags: [.none, .trigger], index: .msix, count: 128).encoded
-        try caller.say(message(.deviceSetIRQs, id: 1, fire))
-        #expect(try caller.isClosed())
-        #expect(MonotonicClock.now - start < 1_500_000_000)
-        #expect(rig.server.refusals == [.blockedEvent: 1])
     }
 }

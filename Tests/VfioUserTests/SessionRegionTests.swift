@@ -156,7 +156,9 @@ import Virtio
             #expect(event.type == RegionEvent.eventType && event.flags.isEmpty)
             #expect(event.descriptorIndex == UInt32(index) && event.length == 2)
             EventFD.signal(step.descriptors[index].rawValue)
-            #expect(rig.function.bells[index].drain() == 1)
+            for doorbell in rig.session.doorbells { rig.session.ring(doorbell) }
+            #expect(rig.function.writes.map(\.offset) == [event.offset])
+            rig.function.writes = []
         }
     }
 
