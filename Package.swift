@@ -190,8 +190,8 @@ let package = Package(
         tests(
             "VirtioNet",
             [
-                "VirtioNet", "PollEngine", "NetSupport", "FunctionSupport", "Virtio", "Virtqueue",
-                "PCI", "GuestMemory", "HostSystem", "VirtioSpec",
+                "VirtioNet", "PollEngine", "NetSupport", "FunctionSupport", "RingSupport", "Virtio",
+                "Virtqueue", "PCI", "GuestMemory", "HostSystem", "VirtioSpec",
             ]
         ),
         tests(
@@ -214,6 +214,7 @@ let package = Package(
             [
                 "VhostPCINet", "AdminQueue", "Virtio", "Virtqueue", "VhostUser", "PCI",
                 "GuestMemory", "HostSystem", "VirtioSpec", "CSystemShims", "FunctionSupport",
+                "RingSupport",
             ]
         ),
         .testTarget(
