@@ -88,6 +88,57 @@ import VirtioSpec
         #expect(try daemon.waits(for: "m", 0, "listening"))
     }
 
+    @Test func `devices that are built in outlive every driver`() throws {
+        let daemon = try Daemon(
+            "builtin",
+            "name: m, kind: management, vfio-user: @/m.sock, peers: [@/p.sock], built-in: 1"
+        )
+        #expect(unsafe access("\(daemon.folder)/p.sock", F_OK) == 0)
+        let target = try DeviceTarget.parse(daemon.target("m"))
+        for _ in 0..<2 {
+            let session = try ManagementSession(target, unsafeNoIOMMU: false)
+            let list = try #require(try session.list())
+            #expect(list.map(\.id) == [1] && list[0].isStatic)
+            session.close()
+        }
+    }
+
+    @Test func `HI-J21: sockets have the mode and the group that were asked for`() throws {
+        let folder = "/tmp/vhost-pci-served-\(getpid())-group"
+        try #require(unsafe mkdir(folder, 0o700) == 0)
+        let group = getuid() == 0 ? 12345 : getgid()
+        let program = try Program([
+            "serve", "--device", "management", "--socket-path", "\(folder)/m.sock", "--control",
+            "\(folder)/c.sock", "--socket-mode", "0660", "--socket-group", "\(group)",
+        ])
+        _ = try ControlConnection("\(folder)/c.sock", waitMilliseconds: 10_000)
+            .call(try #require(ControlRequest(["version"])))
+        for name in ["m.sock", "c.sock"] {
+            var information = stat()
+            #expect(unsafe stat("\(folder)/\(name)", &information) == 0)
+            #expect(information.st_mode & 0o777 == 0o660 && information.st_gid == group)
+        }
+        program.signal(SIGTERM)
+        #expect(program.waitForEnd(milliseconds: 5000) == 0)
+        #expect(unsafe rmdir(folder) == 0)
+    }
+
+    @Test func `what a client did wrong is counted by its id`() throws {
+        let daemon = try Daemon("refused", "name: m, kind: management, vfio-user: @/m.sock")
+        let client = try UnixSocket.connect(to: "\(daemon.folder)/m.sock")
+        _ = try client.send([UInt8](repeating: 0xff, count: 16)[...])
+        let deadline = Deadline(milliseconds: 5000)
+        var shown = try daemon.call("device", "show", "m").members
+        while shown?["refused"] == nil, !deadline.hasPassed {
+            usleep(5000)
+            shown = try daemon.call("device", "show", "m").members
+        }
+        let refused = try #require(shown?["refused"]?.members)
+        #expect(refused.keys.allSatisfy { $0.hasPrefix("vfu/") } && !refused.isEmpty)
+        #expect(shown?["last_refusal"]?.text?.contains("vfu/") == true)
+        withExtendedLifetime(client) {}
+    }
+
     @Test func `two net devices carry frames between their drivers`() throws {
         let daemon = try Daemon(
             "net",

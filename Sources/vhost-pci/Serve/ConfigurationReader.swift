@@ -1,4 +1,5 @@
 import AdminQueue
+import Glibc
 import HostSystem
 import PollEngine
 import VirtioSpec
@@ -58,7 +59,7 @@ struct ConfigurationReader {
             entries,
             line: line,
             path: "",
-            allowed: ["control", "socket-mode", "data-plane", "devices"],
+            allowed: ["control", "socket-mode", "socket-group", "data-plane", "devices"],
             problems
         )
         var configuration = ServeConfiguration()
@@ -66,6 +67,11 @@ struct ConfigurationReader {
         if let mode = section.value("socket-mode", "a file mode such as 0660", Self.mode) {
             configuration.socketMode = mode
         }
+        configuration.socketGroup = section.value(
+            "socket-group",
+            "a group of this machine",
+            Self.group
+        )
         if let (entries, line) = section.group("data-plane") {
             configuration.dataPlane = dataPlane(entries, line)
         }
@@ -170,6 +176,12 @@ struct ConfigurationReader {
         }
     }
 
+    /// The number of a group, by name or as it is.
+    static func group(_ text: String) -> UInt32? {
+        if let number = UInt32(text), number != .max { return number }
+        return unsafe getgrnam(text).map { unsafe $0.pointee.gr_gid }
+    }
+
     static func mode(_ text: String) -> UInt16? {
         let digits = text.hasPrefix("0o") ? text.dropFirst(2) : text[...]
         guard (3...4).contains(digits.count), digits.allSatisfy({ ("0"..."7").contains($0) }),
@@ -182,7 +194,9 @@ struct ConfigurationReader {
 // One device.
 extension ConfigurationReader {
     private static let keys: [DeviceSettings.Kind: [String]] = [
-        .management: ["vfio-user", "peers", "maximum-devices", "window", "personality"],
+        .management: [
+            "vfio-user", "peers", "maximum-devices", "built-in", "window", "personality",
+        ],
         .net: ["vfio-user", "vhost-user", "mac", "mtu", "queue-pairs"],
         .peerNet: ["vfio-user", "vhost-user", "queue-pairs", "headroom"],
     ]
@@ -232,6 +246,7 @@ extension ConfigurationReader {
         device.maximumDevices =
             section.number("maximum-devices", in: 1...64)
             ?? max(device.maximumDevices, device.peers.count)
+        device.builtIn = section.number("built-in", in: 0...64) ?? device.builtIn
         device.window =
             section.value("window", "a size from 1M to 64G, a power of two", Self.size)
             ?? device.window
@@ -253,6 +268,14 @@ extension ConfigurationReader {
                     section.line(of: "peers"),
                     section.name("peers"),
                     "\(device.peers.count) sockets for at most \(device.maximumDevices) devices"
+                )
+            }
+            if device.builtIn > device.maximumDevices {
+                problems.add(
+                    .conflict,
+                    section.line(of: "built-in"),
+                    section.name("built-in"),
+                    "\(device.builtIn) devices of at most \(device.maximumDevices)"
                 )
             }
         case .net:

@@ -39,6 +39,7 @@ final class Daemon {
             reporter: reporter,
             dataPlane: dataPlane,
             socketMode: configuration.socketMode,
+            socketGroup: configuration.socketGroup,
             activated: activated
         )
         manager = ServiceManager(environment, loop: loop)

@@ -78,6 +78,12 @@ struct ServeCommand: ParsableCommand {
     @Option(help: "Mode of the sockets, such as 0660. Default: 0600.")
     var socketMode: String?
 
+    @Option(help: "Group that these sockets are given to.")
+    var socketGroup: String?
+
+    @Option(parsing: .unconditional, help: "Virtual devices built into a management device.")
+    var builtIn: String?
+
     @Flag(help: "Print what a program of this kind can do, as JSON, and end.")
     var printCapabilities = false
 
@@ -97,6 +103,7 @@ struct ServeCommand: ParsableCommand {
             let others = !peers.isEmpty || !uplinks.isEmpty || socketPath != nil || fd != nil
             let words = [
                 mac, mtu, queuePairs, headroom, maximumDevices, window, cores, idle, socketMode,
+                socketGroup, builtIn,
             ]
             if others || words.contains(where: { $0 != nil }) {
                 throw ValidationError("with --config, the file describes devices and data plane")
@@ -192,6 +199,7 @@ extension ServeCommand {
             ("vfio-user", socketPath ?? fd.map { "fd:\($0)" }),
             ("mac", mac), ("mtu", mtu), ("queue-pairs", queuePairs), ("headroom", headroom),
             ("maximum-devices", maximumDevices), ("window", window),
+            ("built-in", builtIn),
         ])
         if kind == .management, !peers.isEmpty {
             own.append(entry("peers", .list(peers.map { .text($0, line: 0) }, line: 0)))
@@ -202,7 +210,10 @@ extension ServeCommand {
         if !uplinks.isEmpty {
             plane.append(entry("uplinks", .list(uplinks.map { .text($0, line: 0) }, line: 0)))
         }
-        var all = texts([("control", control), ("socket-mode", socketMode)])
+        var all = texts([
+            ("control", control), ("socket-mode", socketMode),
+            ("socket-group", socketGroup),
+        ])
         if !plane.isEmpty { all.append(entry("data-plane", .map(plane, line: 0))) }
         all.append(entry("devices", .list([.map(own, line: 0)], line: 0)))
         return try ConfigurationReader.read(.map(all, line: 0))

@@ -7,6 +7,8 @@ struct ServeConfiguration: Equatable {
     var control: String?
     /// Who may connect to sockets that the daemon makes: the bits of a file's mode.
     var socketMode: UInt16 = 0o600
+    /// The group that these sockets are given to; the daemon's own without one.
+    var socketGroup: UInt32?
     var dataPlane = DataPlaneSettings()
     var devices: [DeviceSettings] = []
 }
@@ -46,6 +48,8 @@ struct DeviceSettings: Equatable {
     var headroom = 1
     /// Most virtual devices of a management device.
     var maximumDevices = 4
+    /// Vhost-pci-net devices that are built into a management device, the first of its virtual ones.
+    var builtIn = 0
     /// Bytes of the window of each virtual device of a management device, a power of two.
     var window = 256 << 20
     var personality = Personality.multi

@@ -1,3 +1,4 @@
+import Glibc
 import HostSystem
 import PollEngine
 
@@ -57,17 +58,24 @@ struct ServedDeviceReport: Codable, Equatable {
     var mac: String?
     var mtu: UInt16?
     var queuePairs: Int?
+    /// How often something was refused, by error id.
+    var refused: [String: UInt64]?
+    /// What was refused last.
+    var lastRefusal: String?
 
     enum CodingKeys: String, CodingKey {
-        case name, kind, sockets, phase, mac, mtu
+        case name, kind, sockets, phase, mac, mtu, refused
+        case lastRefusal = "last_refusal"
         case virtualDevices = "virtual_devices"
         case queuePairs = "queue_pairs"
     }
 
-    init(_ settings: DeviceSettings, sockets: [Socket]) {
+    init(_ settings: DeviceSettings, sockets: [Socket], _ events: ServedEvents) {
         name = settings.name
         kind = settings.kind.rawValue
         self.sockets = sockets
+        refused = events.refused.isEmpty ? nil : events.refused
+        lastRefusal = events.lastRefusal
     }
 }
 
@@ -77,6 +85,7 @@ final class ServeContext {
     let reporter: StepReporter
     let dataPlane: DataPlane
     private let socketMode: UInt16
+    private let socketGroup: UInt32?
     private var activated: ActivatedSockets
 
     init(
@@ -84,12 +93,14 @@ final class ServeContext {
         reporter: StepReporter,
         dataPlane: DataPlane,
         socketMode: UInt16,
+        socketGroup: UInt32? = nil,
         activated: ActivatedSockets
     ) {
         self.loop = loop
         self.reporter = reporter
         self.dataPlane = dataPlane
         self.socketMode = socketMode
+        self.socketGroup = socketGroup
         self.activated = activated
     }
 
@@ -98,7 +109,11 @@ final class ServeContext {
         if let socket = activated.take(device, end) {
             return try UnixListener(adopting: socket, name: path)
         }
-        return try UnixListener(path: path, mode: socketMode)
+        let listener = try UnixListener(path: path, mode: socketMode)
+        if let socketGroup, unsafe chown(path, .max, socketGroup) != 0 {
+            throw SystemError("give \(path) to group \(socketGroup)", Errno(errno))
+        }
+        return listener
     }
 
     /// Says that a socket accepts. Scenarios and people wait for this line.

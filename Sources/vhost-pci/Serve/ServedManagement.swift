@@ -1,5 +1,6 @@
 import AdminQueue
 import HostSystem
+import PCI
 import VhostPCINet
 import VirtioSpec
 
@@ -10,10 +11,13 @@ final class ServedManagement: ServedDevice {
     private let context: ServeContext
     private let management: EmulatedManagement
     private let socket: VfioUserSocket
+    private let events: ServedEvents
 
     init(_ settings: DeviceSettings, _ context: ServeContext) throws {
         self.settings = settings
         self.context = context
+        let events = ServedEvents(context.reporter)
+        self.events = events
         let names = (0..<settings.maximumDevices).map { "\(settings.name).\($0)" }
         management = try EmulatedManagement(
             names: names,
@@ -21,13 +25,13 @@ final class ServedManagement: ServedDevice {
             isRemote: true,
             personality: settings.personality,
             loop: context.loop
-        ) { [reporter = context.reporter] name, event in
+        ) { name, event in
             var id: String?
             if case .refused(let refusal) = event { id = refusal.id }
-            reporter.step("\(event)", from: name, id: id)
+            events.tell("\(event)", from: name, id: id)
         }
         let path = settings.vfioUser ?? ""
-        socket = VfioUserSocket(settings.name, path, context)
+        socket = VfioUserSocket(settings.name, path, context, events)
         let peers = Dictionary(uniqueKeysWithValues: zip(names, settings.peers))
         management.onCreate = { [context] name, device throws(AdminError) in
             guard let path = peers[name] else {
@@ -43,11 +47,18 @@ final class ServedManagement: ServedDevice {
                 throw .noRoom
             }
         }
+        for _ in 0..<settings.builtIn {
+            do throws(AdminError) {
+                _ = try management.device.addStaticDevice(type: .vhostPCINet)
+            } catch {
+                throw HostRefusal("serve/built-in", "a virtual device cannot be built in: \(error)")
+            }
+        }
         try socket.open(management.endpoint)
     }
 
     var report: ServedDeviceReport {
-        var report = ServedDeviceReport(settings, sockets: [socket.report])
+        var report = ServedDeviceReport(settings, sockets: [socket.report], events)
         report.virtualDevices = management.device.virtualDeviceIDs.map {
             ServedDeviceReport.Virtual(id: $0)
         }

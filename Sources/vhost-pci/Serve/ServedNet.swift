@@ -11,19 +11,21 @@ final class ServedNet: ServedDevice {
     private let device: NetDevice
     private let host: PeerPortHost
     private let socket: VfioUserSocket
+    private let events: ServedEvents
     private let address: MACAddress?
     private var isRunning = false
 
     init(_ settings: DeviceSettings, _ context: ServeContext) throws {
         self.settings = settings
         let name = settings.name
-        let reporter = context.reporter
+        let events = ServedEvents(context.reporter)
+        self.events = events
         let engine = try context.dataPlane.running()
         host = PeerPortHost(
             engine: engine,
             port: try context.dataPlane.port(name),
             loop: context.loop
-        ) { text, id in reporter.step(text, from: name, id: id) }
+        ) { text, id in events.tell(text, from: name, id: id) }
         let bytes = settings.mac?.bytes ?? LocalMACAddress().bytes
         address = MACAddress(bytes: bytes)
         device = try NetDevice(
@@ -35,12 +37,12 @@ final class ServedNet: ServedDevice {
             loop: context.loop,
             host: host
         )
-        socket = VfioUserSocket(name, settings.vfioUser ?? "", context)
+        socket = VfioUserSocket(name, settings.vfioUser ?? "", context, events)
         device.report = { [weak self] event in
             self?.follow(event)
             var id: String?
             if case .refused(let refused, _) = event { id = refused }
-            reporter.step("\(event)", from: name, id: id)
+            events.tell("\(event)", from: name, id: id)
         }
         try socket.open(try VirtioPCIFunction(device: device))
     }
@@ -54,7 +56,7 @@ final class ServedNet: ServedDevice {
     }
 
     var report: ServedDeviceReport {
-        var report = ServedDeviceReport(settings, sockets: [socket.report])
+        var report = ServedDeviceReport(settings, sockets: [socket.report], events)
         report.phase = device.isAttached ? "attached" : isRunning ? "running" : "idle"
         report.mac = address.map { "\($0)" }
         report.mtu = device.options.mtu

@@ -11,12 +11,14 @@ final class ServedPeerNet: ServedDevice {
     private let device: VhostPCINetDevice
     private let peerPath: String
     private let socket: VfioUserSocket
+    private let events: ServedEvents
     private var connections: UInt64 = 0
     private var isPeerThere = false
 
     init(_ settings: DeviceSettings, _ context: ServeContext) throws {
         self.settings = settings
         self.context = context
+        events = ServedEvents(context.reporter)
         var options = VhostPCINetDevice.Options()
         options.sharesAddressSpace = false
         options.windowHeadroom = UInt64(settings.headroom)
@@ -27,7 +29,7 @@ final class ServedPeerNet: ServedDevice {
             options: options
         )
         peerPath = settings.vhostUser ?? ""
-        socket = VfioUserSocket(settings.name, settings.vfioUser ?? "", context)
+        socket = VfioUserSocket(settings.name, settings.vfioUser ?? "", context, events)
         socket.onChange = { [weak device] isConnected in device?.isWindowFixed = isConnected }
         device.report = { [weak self] event in self?.follow(event) }
         device.windowsChanged = { [weak self] in self?.present() }
@@ -45,7 +47,7 @@ final class ServedPeerNet: ServedDevice {
         }
         var id: String?
         if case .refused(let refusal) = event { id = refusal.id }
-        context.reporter.step("\(event)", from: settings.name, id: id)
+        events.tell("\(event)", from: settings.name, id: id)
     }
 
     /// The windows are laid out: a function that shows them takes the place of the one before.
@@ -65,7 +67,7 @@ final class ServedPeerNet: ServedDevice {
             state: isPeerThere ? .connected : .listening,
             connections: connections
         )
-        var report = ServedDeviceReport(settings, sockets: [peer, socket.report])
+        var report = ServedDeviceReport(settings, sockets: [peer, socket.report], events)
         report.phase = device.phase.rawValue
         report.queuePairs = settings.queuePairs
         return report

@@ -13,13 +13,14 @@ final class ServedPeerPort: ServedDevice {
     private let host: PeerPortHost
     private let path: String
     private let port: PortID
-    private let reporter: StepReporter
+    private let events: ServedEvents
     private var connections: UInt64 = 0
     private var isPeerThere = false
 
     init(_ settings: DeviceSettings, _ context: ServeContext) throws {
         self.settings = settings
-        reporter = context.reporter
+        let events = ServedEvents(context.reporter)
+        self.events = events
         path = settings.vhostUser ?? ""
         let listener = try context.listener(settings.name, "vhost-user", path: path)
         let engine = try context.dataPlane.running()
@@ -36,8 +37,9 @@ final class ServedPeerPort: ServedDevice {
         let function = InProcessFunction(endpoint: try VirtioPCIFunction(device: device))
         let name = settings.name
         host = PeerPortHost(engine: engine, port: port, loop: context.loop) {
-            [reporter] text, id in
-            reporter.step(text, from: "\(name) driver", id: id)
+            text,
+            id in
+            events.tell(text, from: "\(name) driver", id: id)
         }
         driver = VhostPCINetDriver(
             transport: try PCITransport(function: function),
@@ -60,7 +62,7 @@ final class ServedPeerPort: ServedDevice {
         }
         var id: String?
         if case .refused(let refusal) = event { id = refusal.id }
-        reporter.step("\(event)", from: "\(settings.name) device", id: id)
+        events.tell("\(event)", from: "\(settings.name) device", id: id)
     }
 
     func look(_ report: EngineReport?) {
@@ -76,7 +78,7 @@ final class ServedPeerPort: ServedDevice {
             state: isPeerThere ? .connected : .listening,
             connections: connections
         )
-        var report = ServedDeviceReport(settings, sockets: [socket])
+        var report = ServedDeviceReport(settings, sockets: [socket], events)
         report.phase = device.phase.rawValue
         report.queuePairs = settings.queuePairs
         return report

@@ -11,15 +11,17 @@ final class VfioUserSocket {
     private let name: String
     private let path: String
     private let context: ServeContext
+    private let events: ServedEvents
     /// Outlives the function that is presented.
     private var listener: UnixListener?
     private var server: Server?
     private var earlierConnections: UInt64 = 0
 
     /// Names a socket; nothing is opened yet.
-    init(_ name: String, _ path: String, _ context: ServeContext) {
+    init(_ name: String, _ path: String, _ context: ServeContext, _ events: ServedEvents) {
         self.name = name
         self.path = path
+        self.events = events
         self.context = context
     }
 
@@ -41,17 +43,17 @@ final class VfioUserSocket {
         switch event {
         case .connected(let process):
             let who = process.map { ": process \($0)" } ?? ""
-            context.reporter.step("client connected\(who)", from: source)
+            events.tell("client connected\(who)", from: source)
             onChange?(true)
         case .negotiated(let negotiation):
-            context.reporter.step(
+            events.tell(
                 "agreed on at most \(negotiation.transferSize) bytes a message",
                 from: source
             )
         case .refused(let refusal):
-            context.reporter.step("\(refusal)", from: source, id: refusal.id.rawValue)
+            events.tell("\(refusal)", from: source, id: refusal.id.rawValue)
         case .disconnected(let why):
-            context.reporter.step("client gone: \(why)", from: source)
+            events.tell("client gone: \(why)", from: source)
             onChange?(false)
         }
     }
