@@ -10,17 +10,52 @@ final class StepReporter {
     private let isLive: Bool
     private var liveLength = 0
     private var limits: [String: LineLimit] = [:]
+    private let neverWaits: Bool
+    /// Lines that nobody took.
+    private var untaken: UInt64 = 0
+    /// Bytes of a line that a pipe takes as a whole when it takes any.
+    private static let lineBytes = 4000
 
-    /// Chooses where lines go.
-    init(json: Bool) {
-        steps = json ? STDERR_FILENO : STDOUT_FILENO
+    /// Chooses where lines go. With `neverWaits`, a line that nobody takes at once is left out and
+    /// counted: a daemon answers its clients whether or not somebody reads what it says.
+    convenience init(json: Bool, neverWaits: Bool = false) {
+        self.init(steps: json ? STDERR_FILENO : STDOUT_FILENO, neverWaits: neverWaits)
+    }
+
+    /// Says steps to a descriptor.
+    init(steps: Int32, neverWaits: Bool) {
+        self.steps = steps
+        self.neverWaits = neverWaits
         isLive = isatty(STDERR_FILENO) == 1
     }
 
     /// One thing happened.
     func step(_ text: String) {
         clearLive()
-        Self.write(text + "\n", to: steps)
+        say(text, to: steps)
+    }
+
+    private func say(_ text: String, to descriptor: Int32) {
+        guard neverWaits else {
+            Self.write(text + "\n", to: descriptor)
+            return
+        }
+        if untaken > 0, Self.takes(descriptor) {
+            Self.write("\(untaken) lines left out: nobody read them\n", to: descriptor)
+            untaken = 0
+        }
+        guard Self.takes(descriptor) else {
+            untaken += 1
+            return
+        }
+        let line = text.utf8.prefix(Self.lineBytes)
+        Self.write(String(decoding: line, as: UTF8.self) + "\n", to: descriptor)
+    }
+
+    /// False when a write would wait for somebody.
+    private static func takes(_ descriptor: Int32) -> Bool {
+        var wish = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+        return unsafe poll(&wish, 1, 0) != 0
     }
 
     /// One thing happened at `source`, whose other end decides how often: a line with an error id is
@@ -56,7 +91,7 @@ final class StepReporter {
     /// Something is wrong; goes to standard error in every mode.
     func problem(_ text: String) {
         clearLive()
-        Self.write("vhost-pci: " + text + "\n", to: STDERR_FILENO)
+        say("vhost-pci: " + text, to: STDERR_FILENO)
     }
 
     /// Replaces the live line; does nothing where standard error is no terminal.

@@ -23,6 +23,24 @@ import Testing
         #expect(StepReporter.clip("peer0 up", columns: columns) == shown)
     }
 
+    @Test func `who never waits leaves out what nobody reads, and says so`() throws {
+        var ends: [Int32] = [-1, -1]
+        try #require(unsafe pipe(&ends) == 0)
+        let output = FileDescriptor(owning: ends[0])
+        let input = FileDescriptor(owning: ends[1])
+        let reporter = StepReporter(steps: input.rawValue, neverWaits: true)
+        let line = String(repeating: "x", count: 9000)
+        // A pipe holds 16 pages; a call that waited would never return.
+        for _ in 0..<1000 { reporter.step(line) }
+        var text = try output.readNow(count: 1 << 20)
+        #expect(text.count < 1 << 17)
+        reporter.step("again")
+        text = try output.readNow(count: 1 << 20)
+        let lines = String(decoding: text, as: UTF8.self).split(separator: "\n")
+        #expect(lines.count == 2 && lines.last == "again")
+        #expect(lines.first?.hasSuffix("lines left out: nobody read them") == true)
+    }
+
     @Test func `a reader that went away is no error`() throws {
         var ends: [Int32] = [-1, -1]
         try #require(unsafe pipe(&ends) == 0)

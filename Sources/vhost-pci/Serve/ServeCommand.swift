@@ -113,7 +113,7 @@ struct ServeCommand: ParsableCommand {
 
     func run() throws {
         if printCapabilities { return try Self.tellCapabilities(of: device ?? .net) }
-        let reporter = StepReporter(json: json)
+        let reporter = StepReporter(json: json, neverWaits: true)
         let configuration = try read(reporter)
         if checkConfig { return try tellChecked(configuration) }
         try CommandFailure.reporting(json: json) {
