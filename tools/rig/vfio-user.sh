@@ -118,5 +118,30 @@ nested_port() {
     machine+=(-device "pcie-root-port,id=$1,chassis=$2,slot=$2,pref64-reserve=1G")
 }
 
+# nested_reset: as by the machine's button, until it is up again
+nested_reset() {
+    local ready until=$((SECONDS + 120))
+    ready=$(grep -c '^@@ ready' "$work/m.reply.out")
+    python3 - "$work/m.qmp" >"$work/reset.out" <<'END' || fail "QEMU does not reset the machine: $(cat "$work/reset.out")"
+import json, socket, sys
+monitor = socket.socket(socket.AF_UNIX)
+monitor.settimeout(30)
+monitor.connect(sys.argv[1])
+stream = monitor.makefile("rw")
+stream.readline()
+commands = [("qmp_capabilities", {}), ("set-action", {"reboot": "reset"}), ("system_reset", {})]
+for name, arguments in commands:
+    stream.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
+    stream.flush()
+    while "return" not in (answer := json.loads(stream.readline())):
+        if "error" in answer:
+            sys.exit(str(answer))
+END
+    until [ "$(grep -c '^@@ ready' "$work/m.reply.out")" -gt "$ready" ]; do
+        alive m && [ "$SECONDS" -lt "$until" ] || fail "the machine does not come up after its reset"
+        sleep 0.05
+    done
+}
+
 # nested_await: until it is up
 nested_await() { guest_await m 120; }
