@@ -24,15 +24,19 @@ extension VhostPCINetDevice: BackendDelegate {
         hasHandedPositionsOver = false
         self.description = description
         mirror.peer = description.features.intersection(FeatureMirror.supported)
-        do throws(Refusal) {
-            try layOutWindows(for: description.regions)
-        } catch {
-            report?(.refused(error))
-            return backend.disconnect("\(error)")
-        }
-        // Whoever presents the device may have reset it meanwhile, and the peer is gone for that.
-        guard self.description != nil else { return }
         let usable = !description.regions.isEmpty && description.rings.contains(where: \.isStarted)
+        // Regions may come one by one, but all of them before a ring is started: a client that saw a
+        // part of them would keep the rest out.
+        if usable {
+            do throws(Refusal) {
+                try layOutWindows(for: description.regions)
+            } catch {
+                report?(.refused(error))
+                return backend.disconnect("\(error)")
+            }
+            // Whoever presents the device may have reset it meanwhile, and the peer is gone for that.
+            guard self.description != nil else { return }
+        }
         if phase == .connected, let announced, description.isSameWork(as: announced) {
             self.announced = description
             return watchKicks()

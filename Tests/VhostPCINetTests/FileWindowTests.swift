@@ -28,6 +28,10 @@ import Virtqueue
         try peer.negotiate()
         #expect(rig.function == nil)
         try peer.setMemory()
+        // More may come, until a ring is started.
+        #expect(rig.function == nil)
+        try peer.startAll()
+        try rig.wait("windows") { rig.function != nil }
         let function = try #require(rig.function)
         #expect(rig.device.phase == .waitDriver)
         #expect(function.barSize(2) == UInt64(ScriptedPeer.memorySize))
@@ -71,11 +75,26 @@ import Virtqueue
         #expect(memory.read(ScriptedPeer.guestBase, 1) == [9])
     }
 
+    @Test func `VPN-D-27: memory that comes in pieces is laid out once`() throws {
+        let rig = try FileRig()
+        let peer = try rig.peer()
+        try peer.negotiate()
+        try peer.setMemory()
+        peer.regions.append(try second())
+        try peer.setMemory()
+        #expect(rig.layouts == 0)
+        try peer.startAll()
+        try rig.wait("windows") { rig.function != nil }
+        #expect(rig.layouts == 1)
+        #expect(rig.function?.barSize(4) == 1 << 16)
+    }
+
     @Test func `VPN-D-28: a peer with three files is disconnected by name`() throws {
         let rig = try FileRig()
         let peer = try rig.peer(more: [second(), second(at: 0x200_0000)])
         try peer.negotiate()
-        try? peer.setMemory()
+        try peer.setMemory()
+        try? peer.startAll()
         try rig.wait("the end") { try peer.sawClose() }
         #expect(rig.refusals == ["mem/files"])
         #expect(rig.function == nil)
@@ -88,7 +107,8 @@ import Virtqueue
         let rig = try FileRig(options: options)
         let peer = try rig.peer()
         try peer.negotiate()
-        try? peer.setMemory()
+        try peer.setMemory()
+        try? peer.startAll()
         try rig.wait("the end") { try peer.sawClose() }
         #expect(rig.refusals == ["mem/window"])
     }
@@ -113,7 +133,8 @@ import Virtqueue
         let file = try rig.connectAndLeave()
         let stranger = try rig.peer()
         try stranger.negotiate()
-        try? stranger.setMemory()
+        try stranger.setMemory()
+        try? stranger.startAll()
         try rig.wait("the end") { try stranger.sawClose() }
         #expect(rig.refusals == ["mem/file"])
         #expect(rig.layouts == 1)
@@ -208,7 +229,8 @@ import Virtqueue
             )
         ]
         try large.negotiate()
-        try? large.setMemory()
+        try large.setMemory()
+        try? large.startAll()
         try rig.wait("the end") { try large.sawClose() }
         #expect(rig.refusals() == ["mem/window"])
     }
