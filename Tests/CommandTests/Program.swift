@@ -66,6 +66,25 @@ final class Program {
         return status
     }
 
+    /// How many descriptors it has open.
+    var descriptorCount: Int { HostTree.live.entriesIfAny("/proc/\(pid)/fd").count }
+
+    /// How many mappings it has.
+    var mappingCount: Int {
+        guard let file = try? FileDescriptor.open("/proc/\(pid)/maps", writable: false) else {
+            return 0
+        }
+        var lines = 0
+        var offset = 0
+        while let piece = try? file.read(at: UInt64(offset), count: 1 << 16),
+            !piece.isEmpty
+        {
+            lines += piece.count { $0 == UInt8(ascii: "\n") }
+            offset += piece.count
+        }
+        return lines
+    }
+
     /// Sends it a signal.
     func signal(_ number: Int32) { _ = Glibc.kill(pid, number) }
 

@@ -88,6 +88,28 @@ import VirtioSpec
         #expect(try daemon.waits(for: "m", 0, "listening"))
     }
 
+    @Test func `devices that come and go leave nothing behind`() throws {
+        let daemon = try Daemon("cycles", "name: m, kind: management, vfio-user: @/m.sock")
+        func cycle() throws {
+            for (name, words) in [
+                ("a", "kind=net vhost-user=@/a.sock"), ("b", "kind=net vfio-user=@/b.sock"),
+                ("c", "kind=management vfio-user=@/g.sock peers=@/d.sock built-in=1"),
+                ("e", "kind=vhost-pci-net vfio-user=@/e.sock vhost-user=@/f.sock"),
+            ] {
+                let parts = words.split(separator: "@", omittingEmptySubsequences: false)
+                let keys = parts.joined(separator: daemon.folder).split(separator: " ")
+                let all = ["device", "add", "name=\(name)"] + keys.map(String.init)
+                _ = try daemon.control.call(try #require(ControlRequest(all)))
+            }
+            for name in ["a", "b", "c", "e"] { _ = try daemon.call("device", "remove", name) }
+        }
+        for _ in 0..<10 { try cycle() }
+        let before = (daemon.program.descriptorCount, daemon.program.mappingCount)
+        for _ in 0..<50 { try cycle() }
+        #expect(before.0 > 0 && daemon.program.descriptorCount == before.0)
+        #expect(before.1 > 0 && daemon.program.mappingCount <= before.1 + 2)
+    }
+
     @Test func `devices that are built in outlive every driver`() throws {
         let daemon = try Daemon(
             "builtin",
