@@ -98,10 +98,12 @@ extension FramedStream {
 
 // Reading.
 extension FramedStream {
-    /// Reads on, at most to the end of one message.
-    public func receive() -> Event {
+    /// Reads on, at most to the end of one message. With `waits`, the first byte is waited for as long
+    /// as `UnixSocket.letWait` has set.
+    public func receive(waits: Bool = false) -> Event {
         while payloadSize == nil {
-            switch read(format.headerSize - frame.header.count) {
+            let isFirst = frame.header.isEmpty
+            switch read(format.headerSize - frame.header.count, waits: waits && isFirst) {
             case .stopped(let event): return event
             case .progress(let bytes): frame.header.extend(by: bytes)
             }
@@ -113,7 +115,7 @@ extension FramedStream {
         }
         guard let payloadSize else { return .waiting }
         while frame.payload.count < payloadSize {
-            switch read(payloadSize - frame.payload.count) {
+            switch read(payloadSize - frame.payload.count, waits: false) {
             case .stopped(let event): return event
             case .progress(let bytes): frame.payload.extend(by: bytes)
             }
@@ -131,10 +133,12 @@ extension FramedStream {
     }
 
     /// Reads at most `count` bytes of the present message.
-    private func read(_ count: Int) -> Read {
+    private func read(_ count: Int, waits: Bool) -> Read {
         let received: UnixSocket.Received
         do throws(SystemError) {
-            guard let some = try socket.receive(limit: count) else { return .stopped(.waiting) }
+            guard let some = try socket.receive(limit: count, waits: waits) else {
+                return .stopped(.waiting)
+            }
             received = some
         } catch {
             return .stopped(FramedStream.event(of: error))

@@ -38,8 +38,15 @@ public final class UnixSocket: Sendable {
         public var isTruncated: Bool
     }
 
-    /// Reads at most `limit` bytes; `nil` when nothing is there yet.
-    public func receive(limit: Int) throws(SystemError) -> Received? {
+    /// Lets a read that asks for it wait for its first byte, at most so long: for an end that has
+    /// nothing else to do, one call of the kernel instead of two.
+    public func letWait(milliseconds: UInt64) throws(SystemError) {
+        try checked(shim_let_wait(descriptor.rawValue, milliseconds), "let a unix socket wait")
+    }
+
+    /// Reads at most `limit` bytes; `nil` when nothing is there yet, or, with `waits`, when nothing
+    /// came in the time that `letWait` has set.
+    public func receive(limit: Int, waits: Bool = false) throws(SystemError) -> Received? {
         var descriptors: [FileDescriptor] = []
         var truncated: Int32 = 0
         var status: Int64 = 0
@@ -53,6 +60,7 @@ public final class UnixSocket: Sendable {
                     descriptor.rawValue,
                     buffer.baseAddress,
                     limit,
+                    waits ? 1 : 0,
                     raw.baseAddress,
                     &count,
                     &truncated

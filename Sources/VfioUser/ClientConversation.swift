@@ -26,6 +26,8 @@ struct ClientConversation {
     private let name: String
     /// Signalled when `fault` is set.
     private let ended: EventFD
+    /// The socket can be waited at by reading from it.
+    private let canWait: Bool
     private var identifier: UInt16 = 0
 
     /// What the server may reach.
@@ -35,6 +37,7 @@ struct ClientConversation {
     private(set) var fault: HostRefusal?
 
     init(_ socket: UnixSocket, name: String, limits: ClientLimits, ended: EventFD) {
+        canWait = (try? socket.letWait(milliseconds: limits.reply)) != nil
         stream = FramedStream(
             socket,
             format: .vfioUser,
@@ -62,13 +65,14 @@ struct ClientConversation {
         let first = header.encoded + request.fixed
         try react(stream.send(first, request.bytes, descriptors: request.descriptors), operation)
         let deadline = Deadline(milliseconds: limits.reply)
+        // Nothing else is to be done, so the first wait is the read itself.
+        var waits = canWait && !stream.hasUnsent
         while true {
-            guard stream.wait(until: deadline) == .ready else {
-                let late = "\(operation()): no reply in \(limits.reply) ms"
-                throw fail("vfu/stall", late, "look after the server; this device is lost to us")
-            }
+            if !waits, stream.wait(until: deadline) != .ready { throw late(operation) }
             if stream.hasUnsent { try react(stream.flush(), operation) }
-            switch stream.receive() {
+            let event = stream.receive(waits: waits)
+            waits = false
+            switch event {
             case .waiting: continue
             case .closed: throw gone(operation)
             case .fault(let fault): throw fail(fault, operation)
@@ -125,6 +129,11 @@ struct ClientConversation {
             ended.signal()
         }
         return .refused(fault ?? refusal)
+    }
+
+    private mutating func late(_ operation: @Sendable () -> String) -> PCIError {
+        let what = "\(operation()): no reply in \(limits.reply) ms"
+        return fail("vfu/stall", what, "look after the server; this device is lost to us")
     }
 
     // MARK: - Replies
