@@ -202,6 +202,33 @@ import Testing
         withExtendedLifetime((manager, client)) {}
     }
 
+    @Test func `a socket that was handed over serves the device that is added again`() throws {
+        let place = try Place("again")
+        let given = FileDescriptor(owning: unsafe shim_listen(place.path("m.sock"), 4, -1))
+        let program = try place.serve(
+            management(place) + ["--control", place.path("c.sock")],
+            prelude: "export LISTEN_FDS=1 LISTEN_FDNAMES=management0 LISTEN_PID=$$;",
+            descriptors: [3: given.rawValue]
+        )
+        let control = try ControlConnection(place.path("c.sock"), waitMilliseconds: 10_000)
+        for _ in 0..<2 {
+            for words in [
+                ["device", "remove", "management0"],
+                [
+                    "device", "add", "name=management0", "kind=management",
+                    "vfio-user=\(place.path("m.sock"))",
+                ],
+            ] {
+                _ = try control.call(try #require(ControlRequest(words)))
+            }
+        }
+        let client = try UnixSocket.connect(to: place.path("m.sock"))
+        #expect(place.sees("client connected"))
+        program.signal(SIGTERM)
+        #expect(program.waitForEnd(milliseconds: 2000) == 0)
+        withExtendedLifetime(client) {}
+    }
+
     /// A datagram socket, and a wait for a datagram on it.
     private static func datagrams(
         at path: String
@@ -306,10 +333,27 @@ import Testing
         var activated = ActivatedSockets()
         let (one, other) = try UnixSocket.pair()
         activated.add(one.descriptor, for: "a", "vfio-user")
-        #expect(activated.take("a", "vhost-user") == nil)
-        #expect(activated.take("a", "vfio-user") != nil)
-        #expect(activated.take("a", "vfio-user") == nil)
+        #expect(try activated.listener("a", "vhost-user", path: "x") == nil)
+        #expect(try activated.listener("a", "vfio-user", path: "x") != nil)
+        // A connection is there once.
+        #expect(try activated.listener("a", "vfio-user", path: "x") == nil)
         withExtendedLifetime(other) {}
+    }
+
+    @Test func `a listening socket goes from one device to the next, and to one at a time`() throws
+    {
+        let path = "/tmp/vhost-pci-activated-\(getpid())"
+        defer { unsafe unlink(path) }
+        var activated = ActivatedSockets()
+        let given = FileDescriptor(owning: unsafe shim_listen(path, 4, -1))
+        activated.add(given, for: "a", "vfio-user")
+        for _ in 0..<3 {
+            let listener = try #require(try activated.listener("a", "vfio-user", path: path))
+            #expect(try activated.listener("a", "vfio-user", path: path) == nil)
+            let client = try UnixSocket.connect(to: path)
+            #expect(try listener.accept() != nil)
+            withExtendedLifetime(client) {}
+        }
     }
 
     @Test(

@@ -106,9 +106,7 @@ final class ServeContext {
 
     /// The socket of a device's end: one that was handed over by that name, or a new one at `path`.
     func listener(_ device: String, _ end: String?, path: String) throws -> UnixListener {
-        if let socket = activated.take(device, end) {
-            return try UnixListener(adopting: socket, name: path)
-        }
+        if let listener = try activated.listener(device, end, path: path) { return listener }
         let listener = try UnixListener(path: path, mode: socketMode)
         if let socketGroup, unsafe chown(path, .max, socketGroup) != 0 {
             throw SystemError("give \(path) to group \(socketGroup)", Errno(errno))

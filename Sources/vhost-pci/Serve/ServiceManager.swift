@@ -56,8 +56,15 @@ final class ServiceManager {
 
 /// Sockets that were opened for the daemon before it was started (sd_listen_fds(3)).
 struct ActivatedSockets {
-    /// By name.
+    /// By name. Listening ones stay here when a device goes: whoever opened them listens on, so that
+    /// nobody could bind their paths again.
     private(set) var sockets: [String: FileDescriptor] = [:]
+    /// Who uses them, by name.
+    private var users: [String: User] = [:]
+
+    private struct User {
+        weak var listener: UnixListener?
+    }
 
     /// First descriptor that is handed over.
     private static let first: Int32 = 3
@@ -102,9 +109,24 @@ struct ActivatedSockets {
     }
 
     /// The socket for a device's end, `vfio-user` or `vhost-user`: named after both, or after the
-    /// device alone.
-    mutating func take(_ device: String, _ end: String? = nil) -> FileDescriptor? {
-        if let end, let socket = sockets.removeValue(forKey: "\(device).\(end)") { return socket }
-        return sockets.removeValue(forKey: device)
+    /// device alone. `nil` when there is none, or another end uses it. A connected socket is handed
+    /// out once, a listening one again when the device before is gone.
+    mutating func listener(
+        _ device: String,
+        _ end: String?,
+        path: String
+    ) throws -> UnixListener? {
+        for name in [end.map { "\(device).\($0)" }, device].compactMap({ $0 }) {
+            guard let socket = sockets[name], users[name]?.listener == nil else { continue }
+            let listener = try UnixListener(adopting: socket, name: path)
+            if listener.descriptor === socket {
+                users[name] = User(listener: listener)
+            } else {
+                // A connection must end with the device that has it.
+                sockets[name] = nil
+            }
+            return listener
+        }
+        return nil
     }
 }
