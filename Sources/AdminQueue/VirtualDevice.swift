@@ -161,6 +161,8 @@ extension VirtualDevice {
         state.interrupts.reset()
         state.mmu.clearFault()
         state.fault = nil
+        // The view keeps the driver's memory mapped.
+        translated = nil
         host.forgetEvents(of: id)
     }
 }

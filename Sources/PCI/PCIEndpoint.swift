@@ -41,8 +41,8 @@ public protocol PCIEndpoint: AnyObject {
     /// The memory behind `PCIHost.memory` changed: when this returns nobody uses the old one.
     func memoryChanged()
 
-    /// The driver's machine went without a word. Its memory is gone next; registers stay as they
-    /// are until a new driver resets the function.
+    /// The driver's machine went without a word. Its memory is gone next: when this returns nothing
+    /// that its driver set up is used any more, whatever memory is there afterwards.
     func clientGone()
 }
 

@@ -112,8 +112,8 @@ public protocol DriverMemoryObserver: VirtioDevice {
 
 /// A device that has to know when its driver went without a reset.
 public protocol DriverObserver: VirtioDevice {
-    /// Whoever presented the driver's machine is gone; registers stay as they are, and the next
-    /// driver begins with a reset. Only called while active.
+    /// Whoever presented the driver's machine is gone; a reset follows at once. Only called while
+    /// active.
     func driverLost()
 }
 

@@ -102,10 +102,11 @@ public final class VirtioPCIFunction: PCIEndpoint {
         (device as? any DriverMemoryObserver)?.driverMemoryChanged()
     }
 
-    /// Devices that care are told; the rest meets the next driver's reset.
+    /// Devices that care are told; then everything is as after power-on. Nothing that the lost driver
+    /// set up is used on the memory that the next client shows (VFU-S-60, HI-G34).
     public func clientGone() {
-        guard context != nil else { return }
-        (device as? any DriverObserver)?.driverLost()
+        if context != nil { (device as? any DriverObserver)?.driverLost() }
+        reset()
     }
 
     /// The windows of a `PeerWindowProvider` are BAR 2 and BAR 4.

@@ -67,6 +67,34 @@ import Virtqueue
         #expect(try #require(error).description.contains(personality.rawValue))
     }
 
+    @Test func `VFU-S-60, HI-G34: a lost driver leaves no memory in use, nor a device running`()
+        throws
+    {
+        let rig = try rig()
+        let fixed = try rig.device.addStaticDevice(type: EchoDevice.type)
+        let driver = try rig.driver()
+        let created = try driver.create(type: EchoDevice.type)
+        let clients = [
+            try EchoClient(try driver.transport(for: fixed)),
+            try EchoClient(try driver.transport(for: created)),
+        ]
+        for client in clients { #expect(try client.echo([1, 2]) == [1, 2]) }
+        let echo = try #require(rig.factory.echo(fixed))
+        let gone = try #require(rig.factory.echo(created))
+        weak let memory = rig.bus.memory
+        #expect(memory != nil)
+        rig.function.clientGone()
+        #expect(echo.deactivations == 1 && echo.context == nil)
+        #expect(gone.deactivations == 1 && gone.context == nil)
+        #expect(rig.device.virtualDeviceIDs == [fixed])
+        // The table is replaced, as it is when a client's memory goes.
+        _ = try rig.bus.makeArena(size: 4096)
+        try rig.settle()
+        #expect(memory == nil)
+        // What the next machine shows is not touched before its own driver begins.
+        #expect(rig.device.managementMemory.all.isEmpty)
+    }
+
     @Test func `AVQ-D-902: neither bit 40 nor bit 41 is offered`() throws {
         let offered = try rig().transport.deviceFeatures()
         #expect(offered.isDisjoint(with: [.ringReset, .adminQueue]))

@@ -40,7 +40,7 @@ import Virtqueue
             case 6: try rig.setCommand(isMaster ? .memorySpace : [.memorySpace, .busMaster])
             case 7: try? rig.transport.notifyQueue(dice.below(4))
             case 8: spoilRing()
-            case 9: if dice.below(4) == 0 { rig.function.endpoint.clientGone() }
+            case 9: if dice.below(4) == 0 { try loseClient() }
             case 10: rig.device.setLink(up: dice.below(2) == 0)
             case 11: if dice.below(4) == 0 { rig.host.refusals = dice.below(3) }
             case 12: try rig.loop.turn(limitMilliseconds: 1)
@@ -49,6 +49,12 @@ import Virtqueue
                 rig.host.echo()
                 _ = try? rig.client.frames()
             }
+        }
+
+        /// The function is as after power-on, and the next machine switches it on.
+        private func loseClient() throws {
+            rig.function.endpoint.clientGone()
+            try rig.setCommand([.memorySpace, .busMaster])
         }
 
         func start() throws {

@@ -51,17 +51,42 @@ import VirtioSpec
         #expect(device.memories.last == true)
     }
 
-    @Test func `a lost driver is told while the device runs, and registers stay`() throws {
+    @Test func `a lost driver is told while the device runs, and only then`() throws {
         rig.function.clientGone()
         #expect(device.losses == 0)
+        try setCommand([.memorySpace, .busMaster])
         _ = try rig.start()
         rig.function.clientGone()
         #expect(device.losses == 1)
-        #expect(try rig.transport.status().contains(.driverOK))
+        #expect(device.deactivations == 1)
+        try setCommand([.memorySpace, .busMaster])
         try rig.transport.reset()
         #expect(device.deactivations == 1)
         rig.function.clientGone()
         #expect(device.losses == 1)
+    }
+
+    @Test func `VFU-S-60: nothing of a lost driver is used on what the next one shows`() throws {
+        let rig = try DriverRig()
+        let ring = try rig.start()
+        #expect(try ring.echo([1, 2, 3]) == [1, 2, 3])
+        rig.function.clientGone()
+        #expect(rig.device.deactivations == 1)
+        let command = try rig.bus.readConfiguration(ConfigurationHeader.command, .word)
+        let isMaster = CommandRegister(rawValue: UInt16(truncatingIfNeeded: command))
+            .contains(.busMaster)
+        #expect(!isMaster)
+        // Another driver looks before it resets: the registers are those of a machine switched on.
+        try rig.bus.writeConfiguration(
+            ConfigurationHeader.command,
+            .word,
+            UInt32(CommandRegister([.memorySpace, .busMaster]).rawValue)
+        )
+        #expect(try rig.status() == 0)
+        ring.post([4, 5, 6])
+        try rig.transport.notifyQueue(0)
+        #expect(rig.device.echoed == 1)
+        #expect(ring.received(3).isEmpty)
     }
 
     @Test func `VPN-D-28: a second window is BAR 4 and shared memory 1`() throws {
