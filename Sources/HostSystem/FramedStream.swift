@@ -98,10 +98,18 @@ extension FramedStream {
 
 // Reading.
 extension FramedStream {
-    /// Reads on, at most to the end of one message. With `waits`, the first byte is waited for as long
-    /// as `UnixSocket.letWait` has set.
+    /// Most reads of one call: an other end that sends bytes one by one is read on in the next turn,
+    /// after everybody else had theirs.
+    private static let readsPerCall = 16
+
+    /// Reads on, at most to the end of one message; `waiting` also when that takes too many reads, and
+    /// the socket is readable then. With `waits`, the first byte is waited for as long as
+    /// `UnixSocket.letWait` has set.
     public func receive(waits: Bool = false) -> Event {
+        var reads = 0
         while payloadSize == nil {
+            guard reads < Self.readsPerCall else { return .waiting }
+            reads += 1
             let isFirst = frame.header.isEmpty
             switch read(format.headerSize - frame.header.count, waits: waits && isFirst) {
             case .stopped(let event): return event
@@ -115,6 +123,8 @@ extension FramedStream {
         }
         guard let payloadSize else { return .waiting }
         while frame.payload.count < payloadSize {
+            guard reads < Self.readsPerCall else { return .waiting }
+            reads += 1
             switch read(payloadSize - frame.payload.count, waits: false) {
             case .stopped(let event): return event
             case .progress(let bytes): frame.payload.extend(by: bytes)

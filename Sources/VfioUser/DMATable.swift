@@ -73,6 +73,7 @@ public struct DMATable {
     private var entries: [Entry] = []
     private var files = MappedFiles()
     private var openFiles = 0
+    private var mappedCount = 0
     /// `nil` after a change, until somebody asks.
     private var table: MemoryTable? = .empty
 
@@ -85,7 +86,7 @@ public struct DMATable {
     public var count: Int { entries.count }
 
     /// True when there is memory, and none of it can be reached directly.
-    public var isUnshared: Bool { !entries.isEmpty && !entries.contains(where: \.isMapped) }
+    public var isUnshared: Bool { !entries.isEmpty && mappedCount == 0 }
 
     /// What can be reached directly.
     public mutating func memory() -> MemoryTable {
@@ -123,7 +124,10 @@ public struct DMATable {
             backing: try backing(request, descriptors.first)
         )
         entries.insert(entry, at: at)
-        if entry.isMapped { table = nil }
+        if entry.isMapped {
+            table = nil
+            mappedCount += 1
+        }
         return entry.isMapped
     }
 
@@ -170,6 +174,7 @@ public struct DMATable {
     public mutating func removeAll() {
         entries = []
         openFiles = 0
+        mappedCount = 0
         table = .empty
         files.drop { _ in true }
         hasUnusedFiles = false
@@ -262,15 +267,30 @@ extension DMATable {
             return .file(file, offset: request.offset)
         }
         if let found = files.find(status, range) {
-            return .mapped(found.file, position: found.position)
+            return try mapped(found.file, found.position, range.count)
         }
         let used = filesInUse
         do {
             let new = try files.add(file, status, range) { used.contains(ObjectIdentifier($0)) }
-            return .mapped(new.file, position: new.position)
+            return try mapped(new.file, new.position, range.count)
+        } catch let refusal as Refusal {
+            throw refusal
         } catch {
-            throw Refusal(.descriptorKind, error.description)
+            throw Refusal(.descriptorKind, "\(error)")
         }
+    }
+
+    private func mapped(
+        _ file: MappedFile,
+        _ position: Int,
+        _ count: Int
+    ) throws(Refusal) -> Backing {
+        do throws(SystemError) {
+            try file.populate(at: position, length: count)
+        } catch {
+            throw Refusal(.noPages, error.description, .noMemory)
+        }
+        return .mapped(file, position: position)
     }
 
     /// Only files that the kernel alone keeps are asked anything: another one's file system could let
@@ -322,7 +342,9 @@ extension DMATable {
     }
 
     private mutating func remove(_ range: Range<Int>) -> Bool {
-        let hadMapped = entries[range].contains(where: \.isMapped)
+        let taken = entries[range].count(where: \.isMapped)
+        let hadMapped = taken > 0
+        mappedCount -= taken
         openFiles -= entries[range].count(where: \.isOpenFile)
         entries.removeSubrange(range)
         if hadMapped {

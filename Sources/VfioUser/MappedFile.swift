@@ -1,18 +1,19 @@
 internal import GuestMemory
 internal import HostSystem
 
-/// A client's file, mapped here; contains the SIGBUS of one that is cut later (VFU-S-18).
+/// A client's file, mapped here; contains the SIGBUS of one that is cut later, and of a page that the
+/// kernel cannot provide: a seal keeps a file from getting shorter, not from getting holes (VFU-S-18).
 final class MappedFile: Sendable {
     let identity: FileIdentity
     let isWritable: Bool
     let mapping: Mapping
     /// Offset in the file of the mapping's first byte.
     private let offset: UInt64
-    /// `nil` for a file that cannot get shorter.
-    private let busFaults: BusFaultGuard?
+    private let pageSize: Int
+    private let busFaults: BusFaultGuard
 
     /// Files up to this length are mapped whole, so that later pieces of them cost nothing.
-    private static let wholeLimit: UInt64 = 1 << 40
+    private static let wholeLimit: UInt64 = 1 << 39
 
     /// Maps at least `range` of a file.
     init(
@@ -36,19 +37,27 @@ final class MappedFile: Sendable {
         identity = status.identity
         isWritable = status.isReadWrite
         offset = first
+        pageSize = Int(page)
         self.mapping = mapping
-        busFaults =
-            status.isSealedAgainstShrinking
-            ? nil : try BusFaultGuard(mapping, at: 0, length: mapping.length)
+        busFaults = try BusFaultGuard(mapping, at: 0, length: mapping.length)
     }
 
     /// Where a range of the file is in the mapping; `nil` when part of it is not mapped, or is not the
     /// file's any more.
     func position(of range: Range<UInt64>) -> Int? {
         guard range.lowerBound >= offset,
-            range.upperBound - offset <= UInt64(mapping.length), busFaults?.hasFaulted != true
+            range.upperBound - offset <= UInt64(mapping.length), !busFaults.hasFaulted
         else { return nil }
         return Int(exactly: range.lowerBound - offset)
+    }
+
+    /// Makes the huge pages of a part exist: the lack of one shows here, and not when a ring in it is
+    /// touched (HI-I14). Ordinary pages come on demand.
+    func populate(at position: Int, length: Int) throws(SystemError) {
+        guard pageSize > 4096, isWritable else { return }
+        let first = position / pageSize * pageSize
+        let end = min(mapping.length, (position + length + pageSize - 1) / pageSize * pageSize)
+        try mapping.populate(at: first, length: end - first)
     }
 }
 
@@ -60,10 +69,11 @@ struct MappedFiles {
 
     /// Most mappings that wait for their file to be announced again.
     private static let spare = 8
-    /// Most mappings: what contains a cut file is shared with everybody else in this process.
-    private static let limit = 256
-    /// Most address space.
-    private static let totalLimit = 16 << 40
+    /// Most mappings of one client. The guards against SIGBUS, 4096 in all, and the address space are
+    /// those of the process, which may serve 64 devices.
+    private static let limit = 48
+    /// Most address space of one client.
+    private static let totalLimit = 1 << 40
 
     /// The mapping that holds `range` of the file, if there is one.
     func find(

@@ -25,6 +25,8 @@ public enum FaultID: String, Sendable, CaseIterable {
     case memorySlots = "dma/slots"
     /// A range of memory that reaches past the end of its file (HI-E11).
     case beyondEndOfFile = "mem/beyond-eof"
+    /// Huge pages that do not exist (HI-I14).
+    case noPages = "mem/no-pages"
     /// A client whose memory has no files: rings in it cannot be worked on (VFU-Q-11).
     case memoryNotShared = "mem/not-shared"
     /// A question with an argument that it cannot have (HI-E14, HI-E17).

@@ -15,7 +15,8 @@ final class ServedClient {
     private var work: EventLoop.Source?
     private var bells: [EventLoop.Source] = []
     private var isServing = false
-    private var hasToldOfMemory = false
+    private var memoryLook: EventLoop.Source?
+    private var negotiationDeadline: Deadline?
     /// Why the connection ends with the next turn.
     private var offender: Refusal?
     private(set) var hasEnded = false
@@ -33,15 +34,29 @@ final class ServedClient {
     }
 
     /// Begins to read.
-    func start() { finishTurn() }
+    func start() {
+        negotiationDeadline = Deadline(milliseconds: limits.negotiationMilliseconds)
+        finishTurn()
+    }
 
     /// True when the client is gone, though the loop may not have said so yet.
     var isHungUp: Bool { stream.isHungUp }
 
     var memory: MemoryTable {
         guard !hasEnded else { return .empty }
-        if !hasToldOfMemory, session.isMemoryUnshared {
-            hasToldOfMemory = true
+        if memoryLook == nil, session.isMemoryUnshared { lookAtMemory() }
+        return session.memory
+    }
+
+    /// Says, once, that the device finds no memory that it can reach. Not at once: QEMU takes all of it
+    /// away for a moment when the firmware moves pieces of it.
+    private func lookAtMemory() {
+        memoryLook = loop.after(milliseconds: 1000) { [weak self] in
+            guard let self else { return }
+            guard session.isMemoryUnshared else {
+                memoryLook = nil
+                return
+            }
             server.count(
                 Refusal(
                     .memoryNotShared,
@@ -50,7 +65,6 @@ final class ServedClient {
                 )
             )
         }
-        return session.memory
     }
 
     func raise(_ vector: Int) {
@@ -67,8 +81,10 @@ final class ServedClient {
         guard !isServing else { return }
         isServing = true
         var budget = limits.messagesPerTurn
+        let turnEnd = MonotonicClock.now &+ limits.turnNanoseconds
         while budget > 0, !hasEnded, !stream.hasUnsent {
-            budget -= 1
+            // Some commands cost a thousand times what others do: the time counts, not their number.
+            budget = MonotonicClock.now < turnEnd ? budget - 1 : 0
             switch stream.receive() {
             case .message(let frame): perform(frame)
             case .waiting: budget = 0
@@ -87,6 +103,7 @@ final class ServedClient {
         guard !hasEnded else { return }
         finish(step)
         if !wasNegotiated, !hasEnded, let negotiation = session.negotiation {
+            negotiationDeadline = nil
             server.negotiated(negotiation)
         }
     }
@@ -169,7 +186,8 @@ final class ServedClient {
     private func arrangeTimer() {
         if let source = timer { loop.remove(source) }
         timer = nil
-        let due = [stream.stallDeadline, session.replyDeadline].compactMap { $0 }
+        let due = [stream.stallDeadline, session.replyDeadline, negotiationDeadline]
+            .compactMap { $0 }
         guard let first = due.map(\.remainingMilliseconds).min() else { return }
         let wait = stream.hasUnsent ? min(limits.retry, UInt64(first)) : UInt64(first)
         timer = loop.after(milliseconds: wait) { [weak self] in self?.timeCame() }
@@ -180,6 +198,9 @@ final class ServedClient {
         react(stream.flush())
         guard !hasEnded else { return }
         if let stall = stream.stall { return finish(session.accept(stall)) }
+        if negotiationDeadline?.hasPassed == true {
+            return fail(Refusal(.stall, "no VERSION since the connection was made"))
+        }
         finishTurn()
     }
 
@@ -223,10 +244,11 @@ final class ServedClient {
     }
 
     private func release() {
-        for source in [watch, timer, cleaning, work].compactMap({ $0 }) + bells {
+        for source in [watch, timer, cleaning, work, memoryLook].compactMap({ $0 }) + bells {
             loop.remove(source)
         }
         bells = []
+        memoryLook = nil
         watch = nil
         timer = nil
         cleaning = nil

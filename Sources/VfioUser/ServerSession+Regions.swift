@@ -125,9 +125,14 @@ extension ServerSession {
         return Answer(payload: Array(payload[0..<RegionAccess.size]))
     }
 
+    /// Most bytes of a bundle: each write may cost what a command costs. QEMU sends 200 at the most.
+    private static let longestBundle = MultiWrite.headerSize + 256 * MultiWrite.entrySize
+
     /// Writes as many entries as are good (VFU-S-44).
     func writeRegions(_ payload: [UInt8]) throws(Refusal) -> Answer {
-        guard let bundle = MultiWrite(payload) else { throw short(.regionWriteMulti, payload) }
+        guard payload.count <= Self.longestBundle, let bundle = MultiWrite(payload) else {
+            throw short(.regionWriteMulti, payload)
+        }
         var done: UInt64 = 0
         for entry in bundle.entries {
             guard entry.access.count <= 8, let count = try? check(entry.access) else { break }

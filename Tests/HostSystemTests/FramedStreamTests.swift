@@ -52,6 +52,21 @@ import Testing
         #expect(stream.stallDeadline == nil)
     }
 
+    @Test func `HI-E24: who sends byte by byte does not keep the reader from others`() throws {
+        let (stream, far) = try pair()
+        let event = try EventFD()
+        // The kernel ends a read at each byte that brings a descriptor.
+        for byte in [200, 0, 0, 0] + [UInt8](repeating: 1, count: 200) {
+            #expect(try far.send([byte][...], descriptors: [event.descriptor]) == 1)
+        }
+        var calls = 1
+        while isWaiting(stream.receive()), calls < 100 {
+            #expect(stream.wait(until: Deadline(milliseconds: 0)) != .cancelled)
+            calls += 1
+        }
+        #expect((12...14).contains(calls), "204 bytes, at most 16 a call: \(calls)")
+    }
+
     @Test func `descriptors belong to the message whose first byte they came with`()
         throws
     {

@@ -173,7 +173,7 @@ import Testing
 
     @Test func `VFU-C-07: half a reply, and no more, is as silent`() throws {
         var limits = ClientLimits()
-        limits.reply = 50
+        limits.reply = 400
         let half = try server { message in
             [.raw(ScriptedServer.header(message, 20).encoded + [1, 2]), .pause(2000)]
         }
@@ -183,11 +183,11 @@ import Testing
 
     @Test func `VFU-C-07: a late reply is never taken for another one`() throws {
         var limits = ClientLimits()
-        limits.reply = 50
-        let server = try server { [.pause(200), .reply(Self.good($0))] }
+        limits.reply = 400
+        let server = try server { [.pause(900), .reply(Self.good($0))] }
         let client = try server.client(limits)
         #expect(refusal { _ = try client.readRegister(0, 0, .long) } == "vfu/stall")
-        pauseMilliseconds(300)
+        pauseMilliseconds(700)
         #expect(refusal { _ = try client.readConfiguration(0, .word) } == "vfu/stall")
     }
 

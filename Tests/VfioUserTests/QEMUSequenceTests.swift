@@ -351,6 +351,10 @@ import VfioUser
         #expect(try caller.ask(.dmaMap, map).isEmpty)
         // A device that starts asks for the memory its rings are in.
         #expect(rig.server.memory.all.isEmpty)
+        let deadline = Deadline(milliseconds: 5000)
+        while rig.server.refusals.isEmpty, !deadline.hasPassed {
+            try rig.turns(1, milliseconds: 20)
+        }
         #expect(rig.server.refusals[.memoryNotShared] == 1)
         #expect(try caller.ask(.deviceGetInfo, DeviceInfo().encoded).count == 16)
     }

@@ -209,6 +209,18 @@ import VfioUser
         }
     }
 
+    @Test func `HI-E24: a client that says nothing does not keep the socket`() throws {
+        let rig = try ServerRig(limits: ServerLimits(negotiationMilliseconds: 100))
+        let silent = try rig.connect()
+        let deadline = Deadline(milliseconds: 5000)
+        try rig.turns(1, milliseconds: 5)
+        #expect(rig.server.isConnected)
+        while rig.server.isConnected, !deadline.hasPassed { try rig.turns(1, milliseconds: 5) }
+        #expect(rig.server.refusals[.stall] == 1)
+        #expect(try silent.isClosed())
+        #expect(try rig.negotiated().ask(.deviceGetInfo, DeviceInfo().encoded).count == 16)
+    }
+
     @Test func `VFU-S-47: replies that nobody reads close the socket at the deadline`() throws {
         let limits = ServerLimits(deadlines: .init(halfMessage: 30, unread: 30))
         let rig = try ServerRig(limits: limits)
@@ -341,6 +353,13 @@ import VfioUser
         #expect(rig.server.memory.all.isEmpty && rig.server.refusals.isEmpty)
         let map = DMAMap(flags: [.readable, .writable], address: 0, length: 0x10000).encoded
         #expect(try caller.ask(.dmaMap, map).isEmpty)
+        for _ in 0..<3 { #expect(rig.server.memory.all.isEmpty) }
+        // It may be back at once.
+        #expect(rig.server.refusals.isEmpty)
+        let deadline = Deadline(milliseconds: 5000)
+        while rig.server.refusals.isEmpty, !deadline.hasPassed {
+            try rig.turns(1, milliseconds: 20)
+        }
         for _ in 0..<3 { #expect(rig.server.memory.all.isEmpty) }
         #expect(rig.server.refusals == [.memoryNotShared: 1])
         #expect(rig.server.lastRefusal?.detail.hasPrefix("not supported") == true)

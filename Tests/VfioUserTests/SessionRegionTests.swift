@@ -199,6 +199,21 @@ import Virtio
         #expect(rig.send(.deviceGetRegionIOFDs, bells).descriptors.isEmpty)
     }
 
+    @Test func `VFU-S-44: a bundle of more than 256 writes is refused as a whole`() throws {
+        let rig = try SessionRig()
+        func bundle(_ count: Int) -> [UInt8] {
+            let one = MultiWrite.Entry(
+                access: RegionAccess(offset: 0, region: 0, count: 4),
+                data: [1, 2, 3, 4]
+            )
+            return MultiWrite(entries: Array(repeating: one, count: count)).encoded
+        }
+        #expect(try rig.refusal(.regionWriteMulti, bundle(256)) == nil)
+        #expect(rig.function.writes.count == 256)
+        #expect(try rig.refusal(.regionWriteMulti, bundle(257)) == .init(.command))
+        #expect(rig.function.writes.count == 256)
+    }
+
     @Test func `HI-E17: questions for io descriptors that cannot be are refused`() throws {
         let rig = try SessionRig()
         func refusal(_ request: RegionDescriptors) throws -> SessionRig.Refused? {
