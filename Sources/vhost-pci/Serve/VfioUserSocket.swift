@@ -5,7 +5,7 @@ import VfioUser
 /// The vfio-user socket of a device of the daemon: one client at a time, over which functions come
 /// and go.
 final class VfioUserSocket {
-    /// Called when a client comes (true) or goes (false).
+    /// Called when a client can see the function (true), and when one goes (false).
     var onChange: ((Bool) -> Void)?
 
     private let name: String
@@ -44,8 +44,9 @@ final class VfioUserSocket {
         case .connected(let process):
             let who = process.map { ": process \($0)" } ?? ""
             events.tell("client connected\(who)", from: source)
-            onChange?(true)
         case .negotiated(let negotiation):
+            // Before that a client has seen nothing of the function.
+            onChange?(true)
             events.tell(
                 "agreed on at most \(negotiation.transferSize) bytes a message",
                 from: source
