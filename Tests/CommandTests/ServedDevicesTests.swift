@@ -229,6 +229,42 @@ import VirtioSpec
         #expect(living.waitForEnd(milliseconds: 10_000) == 0)
     }
 
+    @Test func `a client that says nothing keeps no peer away`() throws {
+        let daemon = try Daemon(
+            "silent",
+            "name: v, kind: vhost-pci-net, vhost-user: @/p.sock, vfio-user: @/v.sock"
+        )
+        func peer() throws -> Program {
+            try Program(["peer", "--socket", "\(daemon.folder)/p.sock", "--duration", "1"])
+        }
+        let first = try peer()
+        #expect(try daemon.waits(for: "v", 1, "listening"))
+        let silent = try UnixSocket.connect(to: "\(daemon.folder)/v.sock")
+        #expect(try daemon.waits(for: "v", 1, "connected"))
+        _ = first.waitForEnd(milliseconds: 30_000)
+        // It has other memory: the silent client, which saw nothing, goes.
+        let next = try peer()
+        #expect(try daemon.waits(for: "v", 1, "listening"))
+        #expect(try daemon.call("device", "show", "v").members?["refused"] == nil)
+        _ = next.waitForEnd(milliseconds: 30_000)
+        withExtendedLifetime(silent) {}
+    }
+
+    @Test func `a function that could not be presented is tried again`() throws {
+        let daemon = try Daemon(
+            "retry",
+            "name: v, kind: vhost-pci-net, vhost-user: @/p.sock, vfio-user: @/v.sock"
+        )
+        var obstacle: UnixListener? = try UnixListener(path: "\(daemon.folder)/v.sock")
+        let peer = try Program(["peer", "--socket", "\(daemon.folder)/p.sock", "--duration", "1"])
+        #expect(try daemon.waits(for: "v", 0, "connected"))
+        #expect(try daemon.socket("v", 1, "state") == .text("waiting"))
+        withExtendedLifetime(obstacle) {}
+        obstacle = nil
+        #expect(try daemon.waits(for: "v", 1, "listening"))
+        _ = peer.waitForEnd(milliseconds: 30_000)
+    }
+
     @Test func `a front-end of a net device is a port like the others`() throws {
         let daemon = try Daemon(
             "ports",

@@ -1,4 +1,5 @@
 import HostSystem
+import PollEngine
 import VhostPCINet
 import Virtio
 
@@ -14,6 +15,8 @@ final class ServedPeerNet: ServedDevice {
     private let events: ServedEvents
     private var connections: UInt64 = 0
     private var isPeerThere = false
+    /// Why the function could not be presented; tried again until it can.
+    private var failure: String?
 
     init(_ settings: DeviceSettings, _ context: ServeContext) throws {
         self.settings = settings
@@ -54,10 +57,16 @@ final class ServedPeerNet: ServedDevice {
     private func present() {
         do {
             try socket.open(try VirtioPCIFunction(device: device))
+            failure = nil
         } catch {
-            let failure = CommandFailure(error)
-            context.reporter.problem("\(settings.name): \(failure.line)")
+            let line = CommandFailure(error).line
+            if line != failure { context.reporter.problem("\(settings.name): \(line)") }
+            failure = line
         }
+    }
+
+    func look(_ report: EngineReport?) {
+        if failure != nil { present() }
     }
 
     var report: ServedDeviceReport {
