@@ -15,14 +15,18 @@ private final class ControlRig {
     /// Tests run at the same time.
     private static let number = Mutex(0)
 
-    init(_ name: String) throws {
+    init(_ name: String, idleMilliseconds: UInt64 = ControlLimits.idleMilliseconds) throws {
         let number = Self.number.withLock { number in
             number += 1
             return number
         }
         path = "/tmp/vhost-pci-control-\(getpid())-\(name)\(number)"
         loop = try EventLoop()
-        server = try ControlServer(try UnixListener(path: path), loop: loop) { request in
+        server = try ControlServer(
+            try UnixListener(path: path),
+            loop: loop,
+            idleMilliseconds: idleMilliseconds
+        ) { request in
             switch request.method {
             case "echo": return .object(request.parameters)
             case "big": return .text(String(repeating: "x", count: 100_000))
@@ -205,6 +209,19 @@ private final class ControlRig {
         #expect(code(try rig.exchange(late, "").first) == .integer(-32003))
         #expect(try rig.isClosed(late))
         #expect(try rig.exchange(clients[15], line("echo")).count == 1)
+    }
+
+    @Test func `HI-J25: silent clients do not lock others out for ever`() throws {
+        let rig = try ControlRig("silent", idleMilliseconds: 200)
+        let silent = try (0..<ControlLimits.clients).map { _ in try rig.client() }
+        usleep(250_000)
+        #expect(try rig.exchange(silent[0], line("echo")).count == 1)
+        let late = try rig.client()
+        #expect(try rig.exchange(late, line("echo")).count == 1)
+        #expect(rig.server.clientCount == ControlLimits.clients)
+        // Who asked last keeps its place; of the others the one that was there first goes.
+        #expect(try rig.exchange(silent[0], line("echo")).count == 1)
+        #expect(try rig.isClosed(silent[1]))
     }
 
     @Test func `HI-J25: a client that does not read holds nobody up, and a bounded amount`() throws

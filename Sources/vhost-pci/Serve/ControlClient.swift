@@ -20,6 +20,7 @@ final class ControlClient {
     private var isOver = false
     /// A request is being carried out; it may turn the loop while it waits for a device.
     private var isBusy = false
+    private var lastRequest = MonotonicClock.now
 
     /// How often a client that does not read is looked at, in milliseconds.
     private static let retryMilliseconds: UInt64 = 10
@@ -36,6 +37,11 @@ final class ControlClient {
         self.answer = answer
         self.ended = ended
         try listen()
+    }
+
+    /// How long it has asked for nothing, with no answer waiting for it.
+    var idleMilliseconds: UInt64 {
+        isBusy || !unread.isEmpty ? 0 : (MonotonicClock.now - lastRequest) / 1_000_000
     }
 
     /// Ends the connection after sending what the socket takes.
@@ -85,7 +91,10 @@ final class ControlClient {
             let line = takeLine()
         {
             isBusy = true
-            if !line.isEmpty { unread += answer(line) }
+            if !line.isEmpty {
+                unread += answer(line)
+                lastRequest = MonotonicClock.now
+            }
             isBusy = false
             count += 1
             if isOver { return }

@@ -4,6 +4,8 @@ import HostSystem
 enum ControlLimits {
     /// Clients at a time.
     static let clients = 16
+    /// Milliseconds without a request after which a client may lose its place to another.
+    static let idleMilliseconds: UInt64 = 60_000
     /// Bytes of one request.
     static let requestBytes = 64 << 10
     /// Requests of one batch.
@@ -27,13 +29,20 @@ final class ControlServer {
     private let listener: UnixListener
     private let loop: EventLoop
     private let handler: Handler
+    private let idleMilliseconds: UInt64
     private var watch: EventLoop.Source?
     private var pause: EventLoop.Source?
     private var clients: [ObjectIdentifier: ControlClient] = [:]
 
     /// Serves `listener` until closed.
-    init(_ listener: UnixListener, loop: EventLoop, handler: @escaping Handler) throws {
+    init(
+        _ listener: UnixListener,
+        loop: EventLoop,
+        idleMilliseconds: UInt64 = ControlLimits.idleMilliseconds,
+        handler: @escaping Handler
+    ) throws {
         self.listener = listener
+        self.idleMilliseconds = idleMilliseconds
         self.loop = loop
         self.handler = handler
         try listen()
@@ -70,13 +79,32 @@ final class ControlServer {
                 // Without a free descriptor the connection waits, and the loop must not spin.
                 if let watch { loop.remove(watch) }
                 watch = nil
-                pause = loop.after(milliseconds: 100) { [weak self] in try? self?.listen() }
+                listenLater()
                 return
             }
         }
     }
 
+    private func listenLater() {
+        pause = loop.after(milliseconds: 100) { [weak self] in
+            guard let self else { return }
+            pause = nil
+            do {
+                try listen()
+            } catch {
+                listenLater()
+            }
+        }
+    }
+
+    /// Ends the client that was silent longest, if that is long enough.
+    private func makeRoom() {
+        let longest = clients.values.max { $0.idleMilliseconds < $1.idleMilliseconds }
+        if let longest, longest.idleMilliseconds >= idleMilliseconds { longest.end() }
+    }
+
     private func admit(_ socket: UnixSocket) throws {
+        if clients.count >= ControlLimits.clients { makeRoom() }
         guard clients.count < ControlLimits.clients else {
             let refusal = RPCRequest.response(.null, RPCError(.busy)).line
             _ = try? socket.send(refusal[...])
