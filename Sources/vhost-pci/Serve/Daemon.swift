@@ -62,7 +62,13 @@ final class Daemon {
             throw error
         }
         tellReady()
-        while !isEnding { try loop.turn(limitMilliseconds: 1000) }
+        do {
+            while !isEnding { try loop.turn(limitMilliseconds: 1000) }
+        } catch {
+            manager.stopping()
+            close()
+            throw error
+        }
         manager.stopping()
         // Whoever asks a second time does not wait for the rest.
         shim_release_terminations()
