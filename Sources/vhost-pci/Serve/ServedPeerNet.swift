@@ -17,6 +17,10 @@ final class ServedPeerNet: ServedDevice {
     private var isPeerThere = false
     /// Why the function could not be presented; tried again until it can.
     private var failure: String?
+    private var nextTry = Deadline(milliseconds: 0)
+
+    /// Looking whether a path is free connects to whoever has it: not with each look.
+    private static let retryMilliseconds: UInt64 = 1000
 
     init(_ settings: DeviceSettings, _ context: ServeContext) throws {
         self.settings = settings
@@ -62,11 +66,12 @@ final class ServedPeerNet: ServedDevice {
             let line = CommandFailure(error).line
             if line != failure { context.reporter.problem("\(settings.name): \(line)") }
             failure = line
+            nextTry = Deadline(milliseconds: Self.retryMilliseconds)
         }
     }
 
     func look(_ report: EngineReport?) {
-        if failure != nil { present() }
+        if failure != nil, nextTry.hasPassed { present() }
     }
 
     var report: ServedDeviceReport {
