@@ -38,8 +38,13 @@ public protocol PCIEndpoint: AnyObject {
     /// Function-level reset: configuration and device as after power-on.
     func reset()
 
-    /// The memory behind `PCIHost.memory` changed: when this returns nobody uses the old one.
+    /// The memory behind `PCIHost.memory` changed: when this returns nobody uses the old one, unless
+    /// `isFormerMemoryInUse` says otherwise.
     func memoryChanged()
+
+    /// True while a thread that was told to let go of memory has not: it may still write what a client
+    /// took away (HI-E13).
+    var isFormerMemoryInUse: Bool { get }
 
     /// The driver's machine went without a word. Its memory is gone next: when this returns nothing
     /// that its driver set up is used any more, whatever memory is there afterwards.
@@ -49,6 +54,9 @@ public protocol PCIEndpoint: AnyObject {
 extension PCIEndpoint {
     /// No file: every access comes here.
     public func windowFile(_ bar: Int) -> WindowFile? { nil }
+
+    /// Never: for functions without threads.
+    public var isFormerMemoryInUse: Bool { false }
 
     /// Nothing.
     public func clientGone() {}

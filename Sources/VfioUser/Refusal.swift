@@ -27,6 +27,8 @@ public enum FaultID: String, Sendable, CaseIterable {
     case beyondEndOfFile = "mem/beyond-eof"
     /// Huge pages that do not exist (HI-I14).
     case noPages = "mem/no-pages"
+    /// Memory that a client takes away while a thread of ours does not let go of it (HI-E13).
+    case memoryInUse = "dma/in-use"
     /// A client whose memory has no files: rings in it cannot be worked on (VFU-Q-11).
     case memoryNotShared = "mem/not-shared"
     /// A question with an argument that it cannot have (HI-E14, HI-E17).

@@ -71,7 +71,7 @@ public final class ServerSession {
             let answer = try perform(header, frame)
             step.refused = answer.refused
             step.closes = answer.closes
-            if !header.flags.contains(.noReply) {
+            if !header.flags.contains(.noReply), !answer.isWithheld {
                 step.reply = reply(header, answer)
                 step.descriptors = answer.descriptors
             }
@@ -147,6 +147,8 @@ public final class ServerSession {
         var refused: Refusal?
         /// The connection ends after the reply.
         var closes = false
+        /// There is no reply at all.
+        var isWithheld = false
     }
 
     private func perform(_ header: MessageHeader, _ frame: Frame) throws(Refusal) -> Answer {
@@ -212,7 +214,14 @@ public final class ServerSession {
             answer.payload = request.encoded
         }
         // When this returns the old mappings are not accessed any more (VFU-S-16, HI-E13).
-        if hasChanged { endpoint.memoryChanged() }
+        guard hasChanged else { return answer }
+        endpoint.memoryChanged()
+        if command == .dmaUnmap, endpoint.isFormerMemoryInUse {
+            // A reply would give the memory back, and an error would say that it is still there.
+            answer.refused = Refusal(.memoryInUse, "a thread of the device does not let go of it")
+            answer.closes = true
+            answer.isWithheld = true
+        }
         return answer
     }
 

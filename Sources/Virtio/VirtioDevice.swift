@@ -105,9 +105,12 @@ public struct DeviceFault: Error, Sendable, Equatable, CustomStringConvertible {
 /// A device that has to know when what it can reach is other memory than before, since threads of
 /// their own work on it. Others ask `DeviceContext.memory` whenever they use it.
 public protocol DriverMemoryObserver: VirtioDevice {
-    /// `DeviceContext.memory` is another table now: when this returns nobody uses the old one. Only
-    /// called while active.
+    /// `DeviceContext.memory` is another table now: when this returns nobody uses the old one, unless
+    /// `isFormerMemoryInUse` says otherwise. Only called while active.
     func driverMemoryChanged()
+
+    /// True while a thread that was told to let go of memory has not, also after a reset.
+    var isFormerMemoryInUse: Bool { get }
 }
 
 /// A device that has to know when its driver went without a reset.

@@ -102,6 +102,11 @@ public final class VirtioPCIFunction: PCIEndpoint {
         (device as? any DriverMemoryObserver)?.driverMemoryChanged()
     }
 
+    /// True while a thread of the device did not let go of memory, be it of a driver before this one.
+    public var isFormerMemoryInUse: Bool {
+        (device as? any DriverMemoryObserver)?.isFormerMemoryInUse ?? false
+    }
+
     /// Devices that care are told; then everything is as after power-on. Nothing that the lost driver
     /// set up is used on the memory that the next client shows (VFU-S-60, HI-G34).
     public func clientGone() {

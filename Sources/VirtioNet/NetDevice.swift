@@ -204,6 +204,9 @@ public final class NetDevice: QueueResettable, DriverMemoryObserver, DriverObser
         attach()
     }
 
+    /// True while a thread works on rings that it was to let go.
+    public var isFormerMemoryInUse: Bool { stuck != nil }
+
     /// Asks for a reset, once, and works no more until then.
     func fail(_ fault: DeviceFault) {
         guard let context, !hasFailed else { return }

@@ -222,6 +222,21 @@ import VfioUser
         #expect(used == nil && !seen)
     }
 
+    @Test func `VFU-S-16, HI-E13: a device that does not let go ends the connection, unanswered`()
+        throws
+    {
+        let rig = try SessionRig()
+        let file = try MemoryFile(name: "m", size: 0x4000)
+        #expect(try rig.map(file, at: 0x10000, length: 0x2000) == nil)
+        rig.function.isFormerMemoryInUse = true
+        // What is added takes nothing away.
+        #expect(try rig.map(file, at: 0x20000, length: 0x2000, offset: 0x2000) == nil)
+        let step = rig.send(.dmaUnmap, DMAUnmap(address: 0x10000, length: 0x2000).encoded)
+        #expect(step.reply == nil && step.closes)
+        #expect(step.refused?.id == .memoryInUse)
+        #expect(rig.memory.read(0x10000, 1) == nil)
+    }
+
     @Test func `VFU-S-17: adjacent ranges are one, a hole is the end`() throws {
         let rig = try SessionRig()
         let file = try MemoryFile(name: "m", size: 0x8000)

@@ -345,7 +345,9 @@ import Virtqueue
         let rig = try NetDeviceRig()
         try rig.client.start()
         rig.host.refusals = 3
+        #expect(!rig.function.endpoint.isFormerMemoryInUse)
         try rig.transport.reset()
+        #expect(rig.function.endpoint.isFormerMemoryInUse)
         #expect(
             rig.events.contains {
                 if case .refused("net/in-use", _) = $0 { true } else { false }
@@ -356,6 +358,7 @@ import Virtqueue
         #expect(rig.host.connects == connects)
         #expect(!rig.device.isAttached)
         try rig.wait("the thread") { rig.device.isAttached }
+        #expect(!rig.function.endpoint.isFormerMemoryInUse)
         #expect(rig.host.connection?.rings.map(\.configuration.nextAvailable) == [0, 0])
         try rig.expectEcho()
     }

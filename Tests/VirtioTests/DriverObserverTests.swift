@@ -51,6 +51,17 @@ import VirtioSpec
         #expect(device.memories.last == true)
     }
 
+    @Test func `HI-E13: a thread that stays in former memory shows, also after a reset`() throws {
+        #expect(!rig.function.isFormerMemoryInUse)
+        _ = try rig.start()
+        device.isFormerMemoryInUse = true
+        #expect(rig.function.isFormerMemoryInUse)
+        try rig.transport.reset()
+        #expect(rig.function.isFormerMemoryInUse)
+        device.isFormerMemoryInUse = false
+        #expect(!rig.function.isFormerMemoryInUse)
+    }
+
     @Test func `a lost driver is told while the device runs, and only then`() throws {
         rig.function.clientGone()
         #expect(device.losses == 0)

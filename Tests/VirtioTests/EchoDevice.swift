@@ -119,6 +119,7 @@ final class WindowedEchoDevice: EchoDevice, PeerWindowProvider, DriverMemoryObse
     /// What was reachable at each change.
     private(set) var memories: [Bool] = []
     private(set) var losses = 0
+    var isFormerMemoryInUse = false
 
     func driverMemoryChanged() {
         memories.append(context?.memory.all.isEmpty == false)

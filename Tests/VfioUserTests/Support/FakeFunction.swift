@@ -33,6 +33,7 @@ final class FakeFunction: PCIEndpoint {
     var resets = 0
     var memoryChanges = 0
     var farewells = 0
+    var isFormerMemoryInUse = false
     /// Called from the places where a device may call back.
     var onWrite: (() -> Void)?
     var onMemoryChange: (() -> Void)?
