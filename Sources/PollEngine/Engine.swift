@@ -208,6 +208,19 @@ public final class Engine {
         port.end(attachment)
     }
 
+    /// True while the worker of a port that was taken away has not let go of it: all that it was given
+    /// to touch, eventfds too, has to stay. Asks, and does not wait.
+    public func isDetaching(_ id: PortID) -> Bool {
+        guard ports.indices.contains(id.index), case .detaching = ports[id.index].link
+        else { return false }
+        do throws(EngineError) {
+            try detach(id, milliseconds: 0)
+            return false
+        } catch {
+            return true
+        }
+    }
+
     /// Wakes the worker of a port, should it sleep: a peer has kicked. Cheap, and never wrong.
     public func wake(_ id: PortID) {
         guard ports.indices.contains(id.index),

@@ -15,6 +15,8 @@ final class PeerPortHost: VhostPCINetHost {
     private var wakeups: [EventLoop.Source] = []
     /// Queue pairs in the order in which the engine has them.
     private var pairNumbers: [Int] = []
+    /// Which attachment of the port is ours: another host may have the port next.
+    private var attachment: Int?
     /// Called for each event of the driver, after it was reported.
     var onEvent: ((DriverEvent) -> Void)?
 
@@ -63,20 +65,25 @@ final class PeerPortHost: VhostPCINetHost {
             report("\(error)", nil)
             return
         }
+        attachment = attachmentCount
         watchKicks(connection)
     }
 
     func peerDisconnecting(milliseconds: UInt64) -> Bool {
         for wakeup in wakeups { loop.remove(wakeup) }
         wakeups = []
+        guard attachment == attachmentCount else { return true }
         do throws(EngineError) {
             try engine.detach(port, milliseconds: milliseconds)
+            attachment = nil
             return true
         } catch {
             if milliseconds > 0 { report("\(error)", nil) }
             return false
         }
     }
+
+    private var attachmentCount: Int { engine.snapshot().ports[port.index].connections }
 
     var brokenPairs: [Int: String] {
         let report = engine.snapshot().ports[port.index]

@@ -63,4 +63,24 @@ import Virtqueue
         #expect(wakeup.drain() == 1)
         try engine.stop()
     }
+
+    @Test func `HI-I25: a host that comes back late leaves the port to the next one`() throws {
+        let core = try #require(Topology.usableCPUs.last)
+        let engine = try Engine(mode: .sink, cores: [core], idle: .pause)
+        let port = try engine.addPort(name: "net0", kind: .peer)
+        let hosts = (0..<2).map { _ in
+            PeerPortHost(engine: engine, port: port, loop: loop) { text, _ in
+                Issue.record("\(text)")
+            }
+        }
+        hosts[0].peerConnected(try connection())
+        // Whoever has the port next need not wait for the first host to learn that it was let go.
+        try engine.detach(port)
+        hosts[1].peerConnected(try connection())
+        #expect(hosts[0].peerDisconnecting(milliseconds: 0))
+        #expect(engine.snapshot().ports[port.index].isAttached)
+        #expect(hosts[1].peerDisconnecting(milliseconds: 1000))
+        #expect(!engine.snapshot().ports[port.index].isAttached)
+        try engine.stop()
+    }
 }

@@ -53,9 +53,12 @@ import Testing
         #expect(throws: EngineError.self) {
             try rig.engine.attach(id, pairs: try other.pairs(), memory: other.table)
         }
+        #expect(rig.engine.isDetaching(id) && !rig.engine.isDetaching(tap))
         wire.release()
-        try rig.engine.detach(id)
+        pause(microseconds: 20_000)
+        #expect(!rig.engine.isDetaching(id))
         #expect(table == nil)
+        try rig.engine.detach(id)
         try rig.engine.attach(id, pairs: try other.pairs(), memory: other.table)
         try rig.engine.detach(tap)
         try rig.engine.stop()

@@ -13,6 +13,8 @@ final class Daemon {
     private let context: ServeContext
     private let manager: ServiceManager
     private var devices: [any ServedDevice] = []
+    /// Removed, and kept for a worker that may still signal their eventfds.
+    private var departed: [any ServedDevice] = []
     private var control: ControlServer?
     private var looking: EventLoop.Source?
     private var isEnding = false
@@ -126,6 +128,7 @@ final class Daemon {
         dataPlane.look()
         let report = dataPlane.snapshot()
         for device in devices { device.look(report) }
+        departed.removeAll { !dataPlane.isDetaching($0.settings.name) }
         looking = loop.after(milliseconds: Self.lookMilliseconds) { [weak self] in self?.look() }
     }
 
@@ -139,6 +142,7 @@ final class Daemon {
         do {
             try dataPlane.stop()
             devices = []
+            departed = []
         } catch {
             // A worker may still touch what they have: it stays until the process is gone.
             reporter.problem("\(error)")
@@ -251,6 +255,7 @@ extension Daemon {
         // Closing may turn the loop: nobody shall find the device any more.
         devices.removeAll { $0 === gone }
         gone.close()
+        if dataPlane.isDetaching(gone.settings.name) { departed.append(gone) }
         manager.status("\(devices.count) devices")
         reporter.step("\(gone.settings.name): removed")
         return .object([:])

@@ -51,6 +51,12 @@ final class DataPlane {
         return port
     }
 
+    /// True while a worker has not let go of the port of a device that was closed.
+    func isDetaching(_ name: String) -> Bool {
+        guard let engine, let port = ports[name] else { return false }
+        return engine.isDetaching(port)
+    }
+
     /// What has been counted; `nil` before the engine is started.
     func snapshot() -> EngineReport? { engine?.snapshot() }
 
