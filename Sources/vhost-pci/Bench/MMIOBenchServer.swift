@@ -84,10 +84,6 @@ final class MMIOBenchServer: Sendable {
                 let function = RegisterFunction(shared.doorbell) { shared.hear() }
                 let server = try Server(endpoint: function, path: path, loop: loop)
                 try loop.watch(shared.stop.descriptor) { loop.stop() }
-                try loop.watch(shared.doorbell.descriptor) {
-                    shared.doorbell.drain()
-                    shared.hear()
-                }
                 try loop.watch(shared.wake.descriptor) {
                     shared.wake.drain()
                     Self.carryOut(server, shared)
@@ -213,7 +209,9 @@ private final class RegisterFunction: PCIEndpoint {
     }
 
     func writeRegister(_ bar: Int, _ offset: UInt64, _ width: AccessWidth, _ value: UInt32) {
-        if offset == MMIOBenchServer.plainDoorbell { return hear() }
+        // The server stores here for an eventfd that it gave the client.
+        let doorbells = [MMIOBenchServer.plainDoorbell, MMIOBenchServer.eventDoorbell]
+        if doorbells.contains(offset) { return hear() }
         registers[UInt32(clamping: offset)] = value
     }
 
