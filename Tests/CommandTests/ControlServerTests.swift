@@ -211,6 +211,74 @@ private final class ControlRig {
         #expect(try rig.exchange(clients[15], line("echo")).count == 1)
     }
 
+    @Test func `HI-J25: one that is sent away reads why, whatever it sends meanwhile`() throws {
+        let rig = try ControlRig("told")
+        let clients = try (0..<ControlLimits.clients).map { _ in try rig.client() }
+        for round in 0..<40 {
+            let late = try UnixSocket.connect(to: rig.path)
+            // Before it is let in, and after it was sent away.
+            if round % 2 == 0 { _ = try late.send(Array(line("echo").utf8)[...]) }
+            try rig.turn(1)
+            #expect(try late.send(Array(line("echo").utf8)[...]) > 0)
+            try rig.turn(1)
+            let answer = try #require(try late.receive(limit: 1 << 16))
+            #expect(id(try RPCValue.parse(answer.bytes)) == .text("rpc/busy"))
+            #expect(try late.receive(limit: 1 << 16)?.bytes.isEmpty == true)
+        }
+        #expect(rig.server.clientCount == ControlLimits.clients)
+        withExtendedLifetime(clients) {}
+    }
+
+    @Test func `HI-J25: who stays after it was sent away, or sends without end, is cut off`() throws
+    {
+        let rig = try ControlRig("stays")
+        let clients = try (0..<ControlLimits.clients).map { _ in try rig.client() }
+        let staying = try (0..<ControlLimits.leaving + 1).map { _ in try rig.client() }
+        // The first of them makes room for the last.
+        #expect(throws: SystemError.self) { try staying[0].send([1]) }
+        #expect(try staying[1].send([1]) == 1)
+        var sent = 0
+        let deadline = Deadline(milliseconds: 10_000)
+        while !deadline.hasPassed {
+            guard let count = try? staying[1].send([UInt8](repeating: 32, count: 4096)[...]) else {
+                break
+            }
+            sent += count
+            try rig.turn(1)
+        }
+        #expect(!deadline.hasPassed && sent < 4 * ControlLimits.departureBytes)
+        usleep(1_100_000)
+        try rig.turn()
+        #expect(throws: SystemError.self) { try staying[2].send([1]) }
+        withExtendedLifetime(clients) {}
+    }
+
+    @Test func `HI-J25: the client says what the daemon said, not what became of its request`()
+        throws
+    {
+        let rig = try ControlRig("said")
+        let path = rig.path + "-raw"
+        let listener = try UnixListener(path: path)
+        let request = try #require(ControlRequest(["echo"]))
+        let long = try #require(
+            ControlRequest(["echo", "{\"a\":\"\(String(repeating: "x", count: 1 << 20))\"}"])
+        )
+        for (request, error) in [(request, RPCError(.busy)), (long, RPCError(.tooLarge))] {
+            let connection = try ControlConnection(path)
+            let server = try #require(try listener.accept())
+            _ = try server.send(RPCRequest.response(.null, error).line[...])
+            // It is closed before the client writes its first byte.
+            withExtendedLifetime(server) {}
+            let refusal = #expect(throws: HostRefusal.self) { try connection.call(request) }
+            #expect(refusal?.id == error.id && refusal?.detail == error.text)
+        }
+        // One that goes without a word is named as that.
+        let connection = try ControlConnection(path)
+        #expect(try listener.accept() != nil)
+        let refusal = #expect(throws: HostRefusal.self) { try connection.call(request) }
+        #expect(refusal?.id == "ctl/answer" && refusal?.remedy.isEmpty == false)
+    }
+
     @Test func `HI-J25: silent clients do not lock others out for ever`() throws {
         let rig = try ControlRig("silent", idleMilliseconds: 200)
         let silent = try (0..<ControlLimits.clients).map { _ in try rig.client() }

@@ -1,12 +1,20 @@
+import Glibc
 import HostSystem
 
 /// One client of the control socket. It holds at most one unfinished request and a bounded number of
 /// answers; while answers wait, nothing more is read from it (HI-J25).
 final class ControlClient {
+    /// How a client goes.
+    enum Step {
+        /// It was told why, and may read that before the connection ends.
+        case leaving
+        case gone
+    }
+
     private let socket: UnixSocket
     private let loop: EventLoop
     private let answer: ([UInt8]) -> [UInt8]
-    private let ended: (ControlClient) -> Void
+    private let moved: (ControlClient, Step) -> Void
     private var watch: EventLoop.Source?
     private var timer: EventLoop.Source?
     private var received: [UInt8] = []
@@ -18,6 +26,9 @@ final class ControlClient {
     /// No more is taken from it; what waits is still sent.
     private var isRefused = false
     private var isOver = false
+    /// All is said: what it still sends is thrown away, until it hangs up or this has passed.
+    private var departure: Deadline?
+    private var thrownAway = 0
     /// A request is being carried out; it may turn the loop while it waits for a device.
     private var isBusy = false
     private var lastRequest = MonotonicClock.now
@@ -30,13 +41,20 @@ final class ControlClient {
         _ socket: UnixSocket,
         loop: EventLoop,
         answer: @escaping ([UInt8]) -> [UInt8],
-        ended: @escaping (ControlClient) -> Void
+        moved: @escaping (ControlClient, Step) -> Void
     ) throws {
         self.socket = socket
         self.loop = loop
         self.answer = answer
-        self.ended = ended
+        self.moved = moved
         try listen()
+    }
+
+    /// Tells the client why it is not served, and lets it go.
+    func turnAway(_ error: RPCError) {
+        refuse(error)
+        send()
+        schedule()
     }
 
     /// How long it has asked for nothing, with no answer waiting for it.
@@ -53,7 +71,35 @@ final class ControlClient {
         if let timer { loop.remove(timer) }
         watch = nil
         timer = nil
-        ended(self)
+        moved(self, .gone)
+    }
+
+    /// Ends the connection in a way that lets the other end read all that was sent: nothing of what it
+    /// sends meets a closed socket, which would be an error there before the answer is read.
+    private func depart() {
+        guard departure == nil else { return }
+        departure = Deadline(milliseconds: ControlLimits.departureMilliseconds)
+        shutdown(socket.descriptor.rawValue, Int32(SHUT_WR))
+        moved(self, .leaving)
+        do {
+            watch = try loop.watch(socket.descriptor) { [weak self] in self?.throwAway() }
+        } catch {
+            return end()
+        }
+        timer = loop.after(milliseconds: ControlLimits.departureMilliseconds) { [weak self] in
+            self?.timer = nil
+            self?.end()
+        }
+    }
+
+    private func throwAway() {
+        do {
+            guard let piece = try socket.receive(limit: 64 << 10) else { return }
+            thrownAway += piece.bytes.count
+            if piece.bytes.isEmpty || thrownAway > ControlLimits.departureBytes { end() }
+        } catch {
+            end()
+        }
     }
 
     private func listen() throws {
@@ -167,7 +213,8 @@ final class ControlClient {
         let hasLine =
             !isRefused
             && (received.contains(Self.newline) || isHalfClosed && !received.isEmpty)
-        if unread.isEmpty, isRefused || isHalfClosed && !hasLine { return end() }
+        if unread.isEmpty, isRefused { return isHalfClosed ? end() : depart() }
+        if unread.isEmpty, isHalfClosed, !hasLine { return end() }
         if let unreadDeadline, unreadDeadline.hasPassed { return end() }
         if hasLine || !unread.isEmpty {
             stopReading()

@@ -99,24 +99,40 @@ struct ControlConnection {
     private let path: String
     private let socket: UnixSocket
 
-    /// Connects; tries again for a while where nobody listens yet.
+    /// Connects; tries again for a while where nobody listens yet, or too many wait to be let in.
     init(_ path: String, waitMilliseconds: UInt64 = 0) throws {
         self.path = path
         let deadline = Deadline(milliseconds: waitMilliseconds)
+        let busyDeadline = Deadline(milliseconds: ControlCommand.answerMilliseconds)
         while true {
             do {
                 socket = try UnixSocket.connect(to: path)
                 return
+            } catch  where error.errno == .wouldBlock && !busyDeadline.hasPassed {
+                usleep(20_000)
             } catch  where !deadline.hasPassed {
                 usleep(20_000)
             } catch {
                 throw HostRefusal(
                     "ctl/connect",
                     "no daemon can be reached at \(path): \(error.errno)",
-                    remedy:
-                        "`vhost-pci serve --control PATH` listens; --control names its PATH here"
+                    remedy: Self.remedy(error.errno)
                 )
             }
+        }
+    }
+
+    private static func remedy(_ error: Errno) -> String {
+        switch error {
+        case .accessDenied, .notPermitted:
+            "the mode of the socket and of its directory decides who may: run this as the daemon's"
+                + " user or in the group of --socket-group"
+        case .wouldBlock:
+            "others wait to be let in already: is the daemon stopped, or does it hang?"
+        case .connectionRefused:
+            "the daemon that listened there is gone: start it again"
+        default:
+            "`vhost-pci serve --control PATH` listens; --control names its PATH here"
         }
     }
 
@@ -127,39 +143,72 @@ struct ControlConnection {
             "params": .object(request.parameters),
         ]).line[...]
         let deadline = Deadline(milliseconds: ControlCommand.answerMilliseconds)
-        while !rest.isEmpty {
-            rest = rest.dropFirst(try socket.send(rest))
-            if !rest.isEmpty { try wait(deadline) }
-        }
         var received: [UInt8] = []
+        var failure: SystemError?
         while true {
-            if let piece = try socket.receive(limit: 64 << 10) {
-                guard !piece.bytes.isEmpty, received.count < 8 << 20 else { break }
-                received += piece.bytes
-                if received.last == UInt8(ascii: "\n") { break }
-            } else {
-                try wait(deadline)
+            do throws(SystemError) {
+                if !rest.isEmpty { rest = rest.dropFirst(try socket.send(rest)) }
+            } catch {
+                // The daemon may have said why before it took the request.
+                failure = error
+                rest = []
+            }
+            let piece: UnixSocket.Received?
+            do throws(SystemError) {
+                piece = try socket.receive(limit: 64 << 10)
+            } catch {
+                throw Self.ended(path, ": \(failure?.errno ?? error.errno)")
+            }
+            guard let piece else {
+                if let failure { throw Self.ended(path, ": \(failure.errno)") }
+                try wait(deadline, toSend: !rest.isEmpty)
+                continue
+            }
+            received += piece.bytes
+            if let end = received.firstIndex(of: UInt8(ascii: "\n")) {
+                return try Self.result(received[..<end], path)
+            }
+            if piece.bytes.isEmpty || received.count > Self.answerBytes {
+                return try Self.result(received[...], path)
             }
         }
-        return try Self.result(received, path)
     }
 
-    private func wait(_ deadline: Deadline) throws {
+    /// Most bytes of an answer.
+    private static let answerBytes = 8 << 20
+
+    private func wait(_ deadline: Deadline, toSend: Bool) throws {
         guard !deadline.hasPassed else {
             throw HostRefusal(
                 "ctl/timeout",
                 "the daemon at \(path) did not answer within"
-                    + " \(ControlCommand.answerMilliseconds / 1000) s"
+                    + " \(ControlCommand.answerMilliseconds / 1000) s",
+                remedy: "it is stopped or hangs: what it printed last tells where"
             )
         }
-        usleep(1000)
+        let events = Int16(POLLIN) | (toSend ? Int16(POLLOUT) : 0)
+        var wish = pollfd(fd: socket.descriptor.rawValue, events: events, revents: 0)
+        _ = unsafe poll(&wish, 1, deadline.remainingMilliseconds)
     }
 
-    private static func result(_ bytes: [UInt8], _ path: String) throws -> RPCValue {
+    private static func ended(_ path: String, _ why: String) -> HostRefusal {
+        HostRefusal(
+            "ctl/answer",
+            "the daemon at \(path) ended the connection without an answer\(why)",
+            remedy: "what it printed last tells why; start it again if it is gone"
+        )
+    }
+
+    private static func result(_ bytes: ArraySlice<UInt8>, _ path: String) throws -> RPCValue {
+        if bytes.isEmpty { throw ended(path, "") }
         guard let members = (try? RPCValue.parse(bytes))?.members,
             members["jsonrpc"] == .text("2.0")
         else {
-            throw HostRefusal("ctl/answer", "what answers at \(path) is no daemon of this kind")
+            throw HostRefusal(
+                "ctl/answer",
+                "what answers at \(path) is no daemon of this kind",
+                remedy: "--control names the PATH of `vhost-pci serve --control PATH`"
+            )
         }
         if let result = members["result"] { return result }
         let error = members["error"]?.members ?? [:]

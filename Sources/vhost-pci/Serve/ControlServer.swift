@@ -16,6 +16,12 @@ enum ControlLimits {
     static let requestMilliseconds: UInt64 = 10_000
     /// Milliseconds in which a client reads at least something of what waits for it.
     static let unreadMilliseconds: UInt64 = 10_000
+    /// Milliseconds that a client has to read why it is sent away.
+    static let departureMilliseconds: UInt64 = 1000
+    /// Bytes that it may send meanwhile.
+    static let departureBytes = 1 << 20
+    /// Clients that are being sent away, at a time.
+    static let leaving = 16
     /// Requests of one client that are carried out in one turn of the loop.
     static let perTurn = 8
 }
@@ -33,6 +39,8 @@ final class ControlServer {
     private var watch: EventLoop.Source?
     private var pause: EventLoop.Source?
     private var clients: [ObjectIdentifier: ControlClient] = [:]
+    /// Clients that were told why they are not served, the longest there first.
+    private var leaving: [ControlClient] = []
 
     /// Serves `listener` until closed.
     init(
@@ -63,6 +71,8 @@ final class ControlServer {
         pause = nil
         for client in clients.values { client.end() }
         clients = [:]
+        for client in leaving { client.end() }
+        leaving = []
     }
 
     private func listen() throws {
@@ -105,18 +115,27 @@ final class ControlServer {
 
     private func admit(_ socket: UnixSocket) throws {
         if clients.count >= ControlLimits.clients { makeRoom() }
-        guard clients.count < ControlLimits.clients else {
-            let refusal = RPCRequest.response(.null, RPCError(.busy)).line
-            _ = try? socket.send(refusal[...])
-            return
-        }
         let client = try ControlClient(
             socket,
             loop: loop,
             answer: { [handler] line in Self.answer(line, handler) },
-            ended: { [weak self] client in self?.clients[ObjectIdentifier(client)] = nil }
+            moved: { [weak self] client, step in self?.follow(client, step) }
         )
+        guard clients.count < ControlLimits.clients else {
+            return client.turnAway(RPCError(.busy))
+        }
         clients[ObjectIdentifier(client)] = client
+    }
+
+    private func follow(_ client: ControlClient, _ step: ControlClient.Step) {
+        clients[ObjectIdentifier(client)] = nil
+        switch step {
+        case .leaving:
+            leaving.append(client)
+            if leaving.count > ControlLimits.leaving { leaving[0].end() }
+        case .gone:
+            leaving.removeAll { $0 === client }
+        }
     }
 
     /// The answer to one line; empty when there is none to give.
