@@ -82,7 +82,7 @@ public final class MemoryTable: @unchecked Sendable {
     // Safety: `regions` is allocated in init, written nowhere else, freed in deinit.
     private let regions: UnsafeMutableBufferPointer<MemoryRegion>
     /// Mappings that the regions point into.
-    private let owners: [any AnyObject & Sendable]
+    let owners: [any AnyObject & Sendable]
 
     /// Why a set of regions is no table.
     public enum Problem: Error, Equatable, Sendable {

@@ -1,4 +1,5 @@
 internal import CSystemShims
+internal import Glibc
 
 extension FileDescriptor {
     /// Opens an existing file or device node, for reading or for reading and writing.
@@ -6,6 +7,21 @@ extension FileDescriptor {
         FileDescriptor(
             owning: try checked(unsafe shim_open_file(path, writable ? 1 : 0), "open \(path)")
         )
+    }
+
+    /// What the kernel calls the open file, for messages: whoever made it chose the name, so only
+    /// what can be printed is kept of it.
+    public var name: String {
+        let link = "/proc/self/fd/\(rawValue)"
+        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: 128) { buffer, count in
+            count = unsafe buffer.withMemoryRebound(to: CChar.self) { target in
+                guard let start = target.baseAddress else { return 0 }
+                return max(0, unsafe readlink(link, start, target.count))
+            }
+        }
+        let printable = bytes.filter { (0x21...0x7e).contains($0) }
+        return printable.isEmpty
+            ? "descriptor \(rawValue)" : String(decoding: printable, as: UTF8.self)
     }
 
     /// Locks the open file for this process alone, against others who do the same; `wouldBlock` when

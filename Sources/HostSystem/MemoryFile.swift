@@ -25,6 +25,12 @@ public struct MemoryFile: Sendable {
         try checked(shim_memfd_seal_size(created), "seal the memory file \(name)")
     }
 
+    /// Takes over a file of `size` bytes that was made elsewhere; it may have no seals.
+    public init(adopting descriptor: FileDescriptor, size: Int) {
+        self.descriptor = descriptor
+        self.size = size
+    }
+
     /// Maps the whole file, readable and writable.
     public func map() throws(SystemError) -> Mapping {
         try Mapping.file(descriptor, offset: 0, length: size)

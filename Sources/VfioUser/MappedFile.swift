@@ -3,10 +3,12 @@ internal import HostSystem
 
 /// A client's file, mapped here; contains the SIGBUS of one that is cut later, and of a page that the
 /// kernel cannot provide: a seal keeps a file from getting shorter, not from getting holes (VFU-S-18).
-final class MappedFile: Sendable {
+final class MappedFile: RevocableMemory {
     let identity: FileIdentity
     let isWritable: Bool
     let mapping: Mapping
+    /// What the client calls it, and which file it is.
+    let name: String
     /// Offset in the file of the mapping's first byte.
     private let offset: UInt64
     private let pageSize: Int
@@ -35,6 +37,7 @@ final class MappedFile: Sendable {
             writable: status.isReadWrite
         )
         identity = status.identity
+        name = "\(file.name) (inode \(status.identity.inode))"
         isWritable = status.isReadWrite
         offset = first
         pageSize = Int(page)
@@ -42,11 +45,19 @@ final class MappedFile: Sendable {
         busFaults = try BusFaultGuard(mapping, at: 0, length: mapping.length)
     }
 
+    /// The file was cut, or a page of it could not be had: the mapping shows zeros since.
+    var isLost: Bool { busFaults.hasFaulted }
+
+    func holds(_ address: UnsafeRawPointer) -> Bool {
+        let start = unsafe UnsafeRawPointer(mapping.address)
+        return unsafe address >= start && address < start + mapping.length
+    }
+
     /// Where a range of the file is in the mapping; `nil` when part of it is not mapped, or is not the
     /// file's any more.
     func position(of range: Range<UInt64>) -> Int? {
         guard range.lowerBound >= offset,
-            range.upperBound - offset <= UInt64(mapping.length), !busFaults.hasFaulted
+            range.upperBound - offset <= UInt64(mapping.length), !isLost
         else { return nil }
         return Int(exactly: range.lowerBound - offset)
     }

@@ -44,8 +44,24 @@ final class PeerWindow {
     /// The slice that the driver reports the address of.
     var slice: PeerWindowSlice { slices[0] }
 
-    /// True when a file shrank under its region; the region shows zeros since (HI-I11).
-    var isTruncated: Bool { placed.contains { $0.busFaults.hasFaulted } }
+    /// True when something is shown.
+    var isShowing: Bool { !placed.isEmpty }
+
+    /// A region whose file shrank (HI-I11). Whoever touched it here got zeros; a client that maps the
+    /// file itself touches it elsewhere, so the length of the file tells as well.
+    var loss: MemoryLoss? {
+        for item in placed {
+            guard sources.indices.contains(item.extent.region) else { continue }
+            let region = sources[item.extent.region]
+            guard item.busFaults.hasFaulted || region.isBeyondEnd else { continue }
+            return MemoryLoss(
+                name: "\(region.file.name) (inode \(region.identity.inode))",
+                first: region.guestAddress,
+                count: region.size
+            )
+        }
+        return nil
+    }
 
     /// Shows these regions and nothing else, by the layout's rule F or, without one, by rule P. A
     /// table that is shown already is left alone: its pages need not be faulted in again.
@@ -99,7 +115,7 @@ final class PeerWindow {
     }
 
     private func isShown(_ regions: [PeerRegion]) -> Bool {
-        guard !sources.isEmpty, sources.count == regions.count, !isTruncated else { return false }
+        guard !sources.isEmpty, sources.count == regions.count, loss == nil else { return false }
         return zip(sources, regions).allSatisfy { $0.isSameMemory(as: $1) }
     }
 
@@ -180,6 +196,12 @@ extension WindowPlacement.Region {
 }
 
 extension PeerRegion {
+    /// Part of the region is behind the end that its file has now.
+    fileprivate var isBeyondEnd: Bool {
+        guard let status = try? file.status() else { return false }
+        return status.size < fileOffset || status.size - fileOffset < size
+    }
+
     /// The same bytes of the same file at the same addresses.
     func isSameMemory(as other: PeerRegion) -> Bool {
         guestAddress == other.guestAddress && size == other.size

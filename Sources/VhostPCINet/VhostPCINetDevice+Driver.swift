@@ -1,3 +1,4 @@
+internal import GuestMemory
 internal import HostSystem
 internal import VhostUser
 public import Virtio
@@ -39,6 +40,7 @@ extension VhostPCINetDevice {
         } catch {
             return fail(DeviceFault(error.rawValue, queue: controlReceive == nil ? 0 : 1))
         }
+        startMemoryCheck()
         post(.driverReady)
     }
 

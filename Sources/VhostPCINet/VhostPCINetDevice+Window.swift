@@ -1,3 +1,4 @@
+internal import GuestMemory
 public import HostSystem
 public import PCI
 internal import VhostUser
@@ -72,22 +73,43 @@ extension VhostPCINetDevice {
     }
 
     func clearWindow() {
-        stopMemoryCheck()
         if !window.clear() {
             report?(.refused(Refusal("limit/memory", "the window could not be cleared")))
         }
     }
 
-    private func startMemoryCheck() {
-        guard memoryCheck == nil else { return }
+    /// Looks now and then whether the memory of the peer and of the driver is still there.
+    func startMemoryCheck() {
+        guard memoryCheck == nil, window.isShowing || controlReceive != nil else { return }
         memoryCheck = loop.after(milliseconds: Self.memoryCheckMilliseconds) { [weak self] in
-            guard let self else { return }
-            memoryCheck = nil
-            guard window.isTruncated else { return startMemoryCheck() }
-            let refusal = Refusal("mem/truncated", "the peer's memory was cut short")
+            self?.memoryCheck = nil
+            self?.checkMemory()
+        }
+    }
+
+    /// The peer has to go whose memory was cut, and a driver whose messages lie in such memory has to
+    /// begin anew (HI-I11).
+    private func checkMemory() {
+        if let loss = window.loss {
+            let refusal = Refusal(
+                MemoryLoss.id,
+                "the peer's memory: \(loss); its machine has to bring memory that stays"
+            )
             report?(.refused(refusal))
             backend?.disconnect("\(refusal)")
         }
+        if controlReceive != nil, let loss = context?.memory.loss {
+            report?(
+                .refused(
+                    Refusal(
+                        MemoryLoss.id,
+                        "the driver's memory: \(loss); map memory that stays, and reset the device"
+                    )
+                )
+            )
+            fail(DeviceFault(MemoryLoss.id, address: loss.first))
+        }
+        startMemoryCheck()
     }
 
     func stopMemoryCheck() {

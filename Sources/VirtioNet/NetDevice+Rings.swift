@@ -11,6 +11,7 @@ extension NetDevice {
     func attach(isStarting: Bool = false) {
         guard let context, connection == nil, stuck == nil, !hasFailed else { return }
         let memory = context.memory
+        guard !failForLoss(of: memory) else { return }
         let rings: [PeerRingSetup]
         do throws(DeviceFault) {
             rings = try usableRings(context, memory)
@@ -29,7 +30,6 @@ extension NetDevice {
         self.connection = connection
         report?(.attached(rings: rings.count))
         host?.peerConnected(connection)
-        scheduleRingCheck()
     }
 
     /// Takes the rings back: when this returns true no thread works on them.
@@ -41,8 +41,6 @@ extension NetDevice {
         endPatience()
         guard let connection else { return stuck == nil }
         self.connection = nil
-        if let ringCheck { loop.remove(ringCheck) }
-        ringCheck = nil
         let limit = Self.quiesceMilliseconds
         guard host?.peerDisconnecting(milliseconds: limit) ?? true else {
             report?(
@@ -109,15 +107,43 @@ extension NetDevice {
         }
     }
 
-    /// A ring that its driver broke rests until a reset, and only the device can say so.
-    private func scheduleRingCheck() {
-        ringCheck = loop.after(milliseconds: Self.ringCheckMilliseconds) { [weak self] in
-            guard let self else { return }
-            ringCheck = nil
-            let broken = host?.brokenPairs.min { $0.key < $1.key }
-            guard let broken else { return scheduleRingCheck() }
-            fail(DeviceFault(broken.value, queue: 2 * broken.key))
-        }
+    // MARK: looking
+
+    /// A ring that its driver broke rests until a reset, and only the device can say so. Memory that
+    /// was cut reads as zeros to whoever works on it: he does not know.
+    func scheduleCheck() {
+        guard check == nil, !hasFailed else { return }
+        check = loop.after(milliseconds: Self.checkMilliseconds) { [weak self] in self?.look() }
+    }
+
+    func endCheck() {
+        if let check { loop.remove(check) }
+        check = nil
+    }
+
+    private func look() {
+        check = nil
+        guard let context else { return }
+        // A ring of zeros is a broken one as well: what it lies in is looked at after it, and named
+        // before it.
+        let broken = connection == nil ? nil : host?.brokenPairs.min { $0.key < $1.key }
+        guard !failForLoss(of: context.memory) else { return }
+        guard let broken else { return scheduleCheck() }
+        fail(DeviceFault(broken.value, queue: 2 * broken.key))
+    }
+
+    /// True when there is nothing to work on any more, since somebody cut the driver's memory
+    /// (HI-I11).
+    private func failForLoss(of memory: MemoryTable) -> Bool {
+        guard let loss = memory.loss else { return false }
+        report?(
+            .refused(
+                id: MemoryLoss.id,
+                detail: "\(loss); map memory that stays as long as it is, and reset the device"
+            )
+        )
+        fail(DeviceFault(MemoryLoss.id, address: loss.first))
+        return true
     }
 
     // MARK: waiting

@@ -48,8 +48,8 @@ public final class NetDevice: QueueResettable, DriverMemoryObserver, DriverObser
     var positions: [Int: UInt16] = [:]
     /// The end of the wait for rings that are out of reach.
     var patience: EventLoop.Source?
-    /// When the host is asked next whether a ring broke.
-    var ringCheck: EventLoop.Source?
+    /// When the host is asked next whether a ring broke, and memory whether it is there.
+    var check: EventLoop.Source?
     var generation: UInt32 = 0
     var hasFailed = false
 
@@ -58,8 +58,8 @@ public final class NetDevice: QueueResettable, DriverMemoryObserver, DriverObser
     public static let quiesceMilliseconds: UInt64 = 800
     /// How often threads that did not let go are asked again, in milliseconds.
     static let retryMilliseconds: UInt64 = 100
-    /// How often the host is asked for broken rings, in milliseconds.
-    static let ringCheckMilliseconds: UInt64 = 100
+    /// How often rings and memory are looked at, in milliseconds.
+    static let checkMilliseconds: UInt64 = 100
     /// How long rings may be out of reach after the driver's memory changed, in milliseconds: a
     /// change may come in pieces.
     public static let patienceMilliseconds: UInt64 = 1000
@@ -101,7 +101,7 @@ public final class NetDevice: QueueResettable, DriverMemoryObserver, DriverObser
 
     deinit {
         for source in sources { loop.remove(source) }
-        for source in [patience, ringCheck, stuck?.retry].compactMap({ $0 }) { loop.remove(source) }
+        for source in [patience, check, stuck?.retry].compactMap({ $0 }) { loop.remove(source) }
     }
 
     /// What stands in the configuration, merged receive buffers, several pairs where there are some,
@@ -159,6 +159,7 @@ public final class NetDevice: QueueResettable, DriverMemoryObserver, DriverObser
         report?(.running(features: context.features))
         openControl()
         attach(isStarting: true)
+        scheduleCheck()
     }
 
     /// The driver notified a queue. New receive buffers are seen when there is a packet for them.
@@ -211,12 +212,14 @@ public final class NetDevice: QueueResettable, DriverMemoryObserver, DriverObser
     func fail(_ fault: DeviceFault) {
         guard let context, !hasFailed else { return }
         hasFailed = true
+        endCheck()
         detach()
         report?(.failed(fault))
         context.fail(fault)
     }
 
     private func stop() {
+        endCheck()
         detach()
         guard context != nil else { return }
         control = nil

@@ -1,3 +1,4 @@
+import FunctionSupport
 import GuestMemory
 import HostSystem
 import PCI
@@ -208,6 +209,39 @@ import Virtqueue
         try bus.writeRegister(2, 0x30003, .long, .max)
         try rig.wait("the end") { try peer.sawClose() }
         #expect(rig.refusals.contains("mem/truncated"))
+    }
+
+    @Test func `HI-I11: a file that only the client touches takes the link down when it is cut`()
+        throws
+    {
+        let rig = try FileRig()
+        let peer = try rig.connected(isSealed: false)
+        try PeerMemory.truncate(peer.file, to: 0x1000)
+        try rig.wait("the end") { try peer.sawClose() }
+        try rig.wait("OFF") { rig.host.connection == nil }
+        #expect(rig.refusals == ["mem/truncated"])
+        let told = rig.events.map(\.description).filter { $0.contains("mem/truncated") }
+        #expect(told.contains { $0.contains("inode") && $0.contains("0x") })
+        // As long as it was, the same memory is welcome again.
+        try PeerMemory.truncate(peer.file, to: UInt64(ScriptedPeer.memorySize))
+        _ = try rig.connected(file: peer.file)
+        #expect(rig.refusals == ["mem/truncated"])
+    }
+
+    @Test func `HI-I11: a driver whose messages lie in memory that was cut has to begin anew`()
+        throws
+    {
+        let rig = try FileRig()
+        let peer = try rig.connected()
+        let function = try #require(rig.function)
+        let host = CutHost(try #require(rig.bus))
+        function.attach(host)
+        try host.cut()
+        try rig.wait("NEEDS_RESET") { function.fault != nil }
+        #expect(function.fault?.id == "mem/truncated")
+        #expect(function.incidents["mem/truncated"] == 1)
+        #expect(rig.refusals == ["mem/truncated"])
+        withExtendedLifetime(peer) {}
     }
 
     @Test func `VPN-D-26: a given window takes what fits and is never exchanged`() throws {

@@ -127,13 +127,26 @@ import VirtioSpec
             PeerMemory.region(of: sound, at: 0x10000),
         ])
         set(bar, window.regions[0].barOffset, 1)
-        #expect(!window.isTruncated)
+        #expect(window.loss == nil)
         try PeerMemory.truncate(foreign, to: 0)
         #expect(byte(bar, window.regions[0].barOffset + 4096) == 0)
-        #expect(window.isTruncated)
+        let loss = try #require(window.loss)
+        #expect(loss.name.contains("foreign") && loss.first == 0 && loss.count == 8192)
         #expect(byte(bar, window.regions[1].barOffset) == 7)
         window.clear()
-        #expect(!window.isTruncated)
+        #expect(window.loss == nil)
+    }
+
+    @Test func `HI-I11: a file that was cut is seen, though nobody here touches its pages`() throws {
+        let (window, bar) = try window()
+        let foreign = try PeerMemory.unsealed(size: 8192)
+        try window.place([PeerMemory.region(of: foreign, at: 0x1000, size: 8192)])
+        #expect(window.loss == nil)
+        try PeerMemory.truncate(foreign, to: 8191)
+        #expect(window.loss?.first == 0x1000)
+        try PeerMemory.truncate(foreign, to: 8192)
+        #expect(window.loss == nil)
+        withExtendedLifetime(bar) {}
     }
 
     @Test func `HI-I13: a punched hole reads zeros and is no fault`() throws {
@@ -146,7 +159,7 @@ import VirtioSpec
         try PeerMemory.truncate(foreign, to: 4096)
         try PeerMemory.truncate(foreign, to: 8192)
         #expect(byte(bar, 4096) == 0)
-        #expect(!window.isTruncated)
+        #expect(window.loss == nil)
     }
 
     @Test func `HI-I14: a huge-page file without pages behind it is refused`() throws {

@@ -243,6 +243,36 @@ import Virtqueue
         try rig.expectEcho()
     }
 
+    @Test func `HI-I11: memory that was cut is a fault by name until there is other memory`() throws
+    {
+        let rig = try NetDeviceRig()
+        try rig.client.start()
+        try rig.expectEcho()
+        let host = CutHost(rig.function.base)
+        rig.function.endpoint.attach(host)
+        try host.cut()
+        // What the host sees of zeros is a broken ring: the cause is named, not that.
+        let ring = try #require(rig.host.connection).rings[1].configuration
+        let memory = try #require(rig.host.connection).memory
+        #expect(memory.write([0xff, 0x7f], at: ring.driverArea + 2))
+        rig.host.echo()
+        try rig.wait("NEEDS_RESET") { !rig.faults.isEmpty }
+        #expect(rig.faults == ["mem/truncated"])
+        #expect(try rig.transport.status().contains(.needsReset))
+        #expect(rig.host.connection == nil)
+        let address = try #require(rig.client.memory).deviceAddress
+        #expect(rig.function.endpoint.fault?.address == address)
+        #expect(rig.function.endpoint.incidents["mem/truncated"] == 1)
+        // A driver that comes back without other memory hears of it at once.
+        try? rig.client.start()
+        #expect(rig.faults == ["mem/truncated", "mem/truncated"])
+        #expect(rig.host.connects == 1)
+        host.mend()
+        try rig.client.start()
+        try rig.expectEcho()
+        #expect(rig.faults.count == 2)
+    }
+
     @Test func `a used index that its driver spoils breaks its own ring and nothing else`() throws {
         let rig = try NetDeviceRig()
         try rig.client.start()
