@@ -11,6 +11,8 @@ final class StepReporter {
     private var liveLength = 0
     private var limits: [String: LineLimit] = [:]
     private let neverWaits: Bool
+    /// Lines of a higher level are not said.
+    var level = LogLevel.info
     /// Lines that nobody took.
     private var untaken: UInt64 = 0
     /// Bytes of a line that a pipe takes as a whole when it takes any.
@@ -30,7 +32,8 @@ final class StepReporter {
     }
 
     /// One thing happened.
-    func step(_ text: String) {
+    func step(_ text: String, level: LogLevel = .info) {
+        guard level <= self.level else { return }
         clearLive()
         say(text, to: steps)
     }
@@ -61,7 +64,14 @@ final class StepReporter {
     /// One thing happened at `source`, whose other end decides how often: a line with an error id is
     /// shown ten times at once and once a second after that, any other a hundred times and then
     /// fifty times a second (rule R6 of docs/requirements/HI-rules.md).
-    func step(_ text: String, from source: String, id: String? = nil) {
+    func step(
+        _ text: String,
+        from source: String,
+        id: String? = nil,
+        level given: LogLevel? = nil
+    ) {
+        let level = given ?? (id == nil ? .info : .warning)
+        guard level <= self.level else { return }
         let now = MonotonicClock.now
         let key = id.map { "\(source) \($0)" } ?? source
         var limit =
@@ -72,14 +82,14 @@ final class StepReporter {
         let omitted = limit.admit(now: now)
         limits[key] = limit
         guard let omitted else { return }
-        if omitted > 0 { step(Self.omission(key, omitted)) }
-        step("\(source): \(text)")
+        if omitted > 0 { step(Self.omission(key, omitted), level: level) }
+        step("\(source): \(text)", level: level)
     }
 
     /// Tells what was left out and not told yet.
     func tellOmitted() {
         for (key, limit) in limits.sorted(by: { $0.key < $1.key }) where limit.omitted > 0 {
-            step(Self.omission(key, limit.omitted))
+            step(Self.omission(key, limit.omitted), level: .error)
         }
         limits = [:]
     }

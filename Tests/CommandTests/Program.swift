@@ -69,6 +69,17 @@ final class Program {
     /// How many descriptors it has open.
     var descriptorCount: Int { HostTree.live.entriesIfAny("/proc/\(pid)/fd").count }
 
+    /// Milliseconds of a CPU that it has used, in steps of ten.
+    var cpuMilliseconds: Int {
+        guard let file = try? FileDescriptor.open("/proc/\(pid)/stat", writable: false),
+            let bytes = try? file.read(at: 0, count: 4096)
+        else { return 0 }
+        // The name of the program, which may have blanks, ends with the last bracket.
+        let text = String(decoding: bytes, as: UTF8.self)
+        let words = text.split(separator: ")").last?.split(separator: " ") ?? []
+        return words.dropFirst(11).prefix(2).compactMap { Int($0) }.reduce(0, +) * 10
+    }
+
     /// How many mappings it has.
     var mappingCount: Int {
         guard let file = try? FileDescriptor.open("/proc/\(pid)/maps", writable: false) else {

@@ -59,7 +59,9 @@ struct ConfigurationReader {
             entries,
             line: line,
             path: "",
-            allowed: ["control", "socket-mode", "socket-group", "data-plane", "devices"],
+            allowed: [
+                "control", "socket-mode", "socket-group", "log-level", "data-plane", "devices",
+            ],
             problems
         )
         var configuration = ServeConfiguration()
@@ -72,6 +74,7 @@ struct ConfigurationReader {
             "a group of this machine",
             Self.group
         )
+        configuration.logLevel = section.word("log-level", LogLevel.self) ?? .info
         if let (entries, line) = section.group("data-plane") {
             configuration.dataPlane = dataPlane(entries, line)
         }
@@ -86,6 +89,14 @@ struct ConfigurationReader {
                 configuration.devices.append(device)
                 lines.append(group.line)
             }
+        }
+        if groups.count > DeviceSet.limit {
+            problems.add(
+                .range,
+                section.line(of: "devices"),
+                "devices",
+                "\(groups.count) devices; at most \(DeviceSet.limit) are allowed"
+            )
         }
         checkUnique(configuration, lines)
         return configuration

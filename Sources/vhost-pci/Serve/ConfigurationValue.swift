@@ -110,6 +110,7 @@ indirect enum ConfigurationValue {
 struct ConfigurationProblem: Error, Codable, Equatable {
     /// What kinds of problems there are; the error id is `config/` and this word.
     enum Kind: String, Codable {
+        case file
         case syntax
         case key
         case type

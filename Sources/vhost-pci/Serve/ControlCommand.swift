@@ -10,9 +10,11 @@ struct ControlCommand: ParsableCommand {
         abstract: "Ask a running `vhost-pci serve`.",
         discussion: """
             The words are a method, as `device list` or `device.list`, and its parameters, as \
-            `name=net0`; a name alone may follow `device show` and `device remove`. Parameters may \
-            also be one JSON object. `vhost-pci ctl methods` lists the methods. Prints the result as \
-            JSON; exit status 1 when the daemon answers with an error or not at all.
+            `name=net0`; a name alone may follow `device show` and `device remove`, a level `log \
+            level`, and `reload` is `config.reload`. Parameters may also be one JSON object. \
+            `vhost-pci ctl methods` lists the methods. Prints the result as JSON; exit status 1 when \
+            the daemon answers with an error or not at all, and when `reload` could not make every \
+            device what the file says.
             """
     )
 
@@ -48,6 +50,11 @@ struct ControlCommand: ParsableCommand {
             let answer = try ControlConnection(path, waitMilliseconds: UInt64(wait * 1000))
                 .call(request)
             try CommandFailure.print(answer)
+            if case .list(let refused)? = answer.members?["refused"], !refused.isEmpty,
+                request.method == "config.reload"
+            {
+                throw ExitCode(1)
+            }
         }
     }
 }
@@ -62,13 +69,14 @@ struct ControlRequest: Equatable {
         let bare = words.prefix { !$0.contains("=") && !$0.hasPrefix("{") }
         var parts = bare.flatMap { $0.split(separator: ".").map(String.init) }
         guard !parts.isEmpty, bare.allSatisfy({ !$0.isEmpty }) else { return nil }
-        if parts.count > 2, ["device"] == parts.prefix(1), ["show", "remove"].contains(parts[1]),
-            bare.count > 1, let name = bare.last
+        let method = parts.prefix(2).joined(separator: ".")
+        if parts.count > 2, bare.count > 1, let parameter = Self.alone[method],
+            let word = bare.last
         {
-            parameters["name"] = .text(name)
+            parameters[parameter] = .text(word)
             parts = Array(parts.prefix(2))
         }
-        method = parts.joined(separator: ".")
+        self.method = parts == ["reload"] ? "config.reload" : parts.joined(separator: ".")
         for word in words.dropFirst(bare.count) {
             if word.hasPrefix("{") {
                 guard let members = (try? RPCValue.parse(Array(word.utf8)))?.members else {
@@ -86,6 +94,11 @@ struct ControlRequest: Equatable {
             }
         }
     }
+
+    /// What a word behind these methods means.
+    private static let alone = [
+        "device.show": "name", "device.remove": "name", "log.level": "level",
+    ]
 
     /// A comma makes a list; what looks like one value is a text, as everywhere in a configuration.
     private static func value(_ text: String) -> RPCValue {

@@ -64,7 +64,7 @@ final class DataPlane {
     func look() {
         guard let engine else { return }
         let report = engine.snapshot()
-        for line in watch.lines(report) { reporter.step(line) }
+        for line in watch.lines(report) { reporter.step(line, level: .warning) }
         for port in report.ports where port.isGone && port.isAttached {
             if goneUplinks.insert(port.name).inserted {
                 reporter.problem("\(port.name): tap/gone: the interface was deleted")

@@ -14,21 +14,44 @@ struct RPCError: Error, Equatable {
         case slow = -32004
         case ending = -32005
 
-        /// The error id, and what is said when there is nothing more to say.
-        var words: (id: String, text: String) {
+        /// The error id, what is said when there is nothing more to say, and what to do.
+        var words: (id: String, text: String, remedy: String) {
+            let method = "`vhost-pci ctl methods` lists methods and parameters"
             switch self {
-            case .parse: ("rpc/parse", "the request is no JSON value")
-            case .request: ("rpc/request", "the request is no JSON-RPC 2.0 request")
-            case .method: ("rpc/method", "there is no such method")
-            case .parameters: ("rpc/params", "the parameters do not fit the method")
-            case .failed: ("rpc/failed", "the request failed")
+            case .parse:
+                return ("rpc/parse", "the request is no JSON value", "send one JSON value a line")
+            case .request:
+                return (
+                    "rpc/request", "the request is no JSON-RPC 2.0 request",
+                    #"send {"jsonrpc":"2.0","id":1,"method":"methods"}"#
+                )
+            case .method: return ("rpc/method", "there is no such method", method)
+            case .parameters:
+                return ("rpc/params", "the parameters do not fit the method", method)
+            case .failed: return ("rpc/failed", "the request failed", "")
             case .tooLarge:
-                ("rpc/too-large", "a request has at most \(ControlLimits.requestBytes) bytes")
+                return (
+                    "rpc/too-large", "a request has at most \(ControlLimits.requestBytes) bytes",
+                    "send less in one line"
+                )
             case .tooDeep:
-                ("rpc/too-deep", "a request is nested at most \(RPCValue.depthLimit) levels deep")
-            case .busy: ("rpc/busy", "there are \(ControlLimits.clients) clients already")
-            case .slow: ("rpc/slow", "the rest of the request did not come in time")
-            case .ending: ("rpc/ending", "the daemon is ending")
+                return (
+                    "rpc/too-deep",
+                    "a request is nested at most \(RPCValue.depthLimit) levels deep", method
+                )
+            case .busy:
+                return (
+                    "rpc/busy", "there are \(ControlLimits.clients) clients already",
+                    "end one of them; one that is silent for"
+                        + " \(ControlLimits.idleMilliseconds / 1000) s makes room by itself"
+                )
+            case .slow:
+                return (
+                    "rpc/slow", "the rest of the request did not come in time",
+                    "end each request with a line feed"
+                )
+            case .ending:
+                return ("rpc/ending", "the daemon is ending", "start it again")
             }
         }
     }
@@ -44,7 +67,7 @@ struct RPCError: Error, Equatable {
         self.kind = kind
         self.id = id ?? kind.words.id
         self.text = text ?? kind.words.text
-        self.remedy = remedy
+        self.remedy = remedy ?? (kind.words.remedy.isEmpty ? nil : kind.words.remedy)
     }
 
     /// The error of something that was tried.
@@ -52,17 +75,30 @@ struct RPCError: Error, Equatable {
         if let error = error as? RPCError {
             self = error
         } else if let list = error as? ConfigurationProblemList {
-            let first = list.problems.first
-            self.init(
-                .parameters,
-                first.map { [$0.key, $0.text].compactMap { $0 }.joined(separator: ": ") },
-                id: first?.id
-            )
-            problems = list.problems
+            self.init(list, in: nil, remedy: "docs/serve.md lists the keys and what they take")
         } else {
             let reason = CommandFailure(error).error
             self.init(.failed, reason.detail, id: reason.id, remedy: reason.remedy)
         }
+    }
+
+    /// What is wrong with a configuration: all of it, as long as it is not too much for one line.
+    init(_ list: ConfigurationProblemList, in source: String?, remedy: String) {
+        let shown = 8
+        var sentences = list.problems.prefix(shown).map { problem in
+            source.map { problem.sentence(in: $0) }
+                ?? [problem.key, problem.text].compactMap { $0 }.joined(separator: ": ")
+        }
+        if list.problems.count > shown {
+            sentences.append("and \(list.problems.count - shown) more")
+        }
+        self.init(
+            .parameters,
+            sentences.joined(separator: "; "),
+            id: list.problems.first?.id,
+            remedy: remedy
+        )
+        problems = list.problems
     }
 
     /// The error object.

@@ -13,7 +13,7 @@ struct ServeCommand: ParsableCommand {
             The devices are those of a configuration file, or one that is described by options. \
             `--socket-path` is the vfio-user socket of that device and `--peer` the vhost-user socket \
             where its peer connects; a net device with `--peer` alone is a port of the switch. Stays \
-            in the foreground; SIGTERM and SIGINT end it, SIGHUP is ignored with a message. \
+            in the foreground; SIGTERM and SIGINT end it, SIGHUP reads the file again. \
             docs/serve.md describes file, options, control socket and service units.
             """
     )
@@ -84,6 +84,11 @@ struct ServeCommand: ParsableCommand {
     @Option(parsing: .unconditional, help: "Virtual devices built into a management device.")
     var builtIn: String?
 
+    @Option(
+        help: "How much is said: error, warning, info or debug. Default: info; wins over the file."
+    )
+    var logLevel: LogLevel?
+
     @Flag(help: "Print what a program of this kind can do, as JSON, and end.")
     var printCapabilities = false
 
@@ -125,6 +130,7 @@ struct ServeCommand: ParsableCommand {
             }
             let daemon = try Daemon(
                 configuration,
+                from: source,
                 reporter,
                 environment: environment,
                 activated: activated
@@ -133,26 +139,40 @@ struct ServeCommand: ParsableCommand {
         }
     }
 
+    private var source: ConfigurationSource? {
+        config.map { ConfigurationSource(path: $0, control: control, logLevel: logLevel) }
+    }
+
     /// The configuration of the file or of the options; tells its problems and ends with status 2.
     private func read(_ reporter: StepReporter) throws -> ServeConfiguration {
-        do throws(ConfigurationProblemList) {
-            guard let config else { return try fromOptions() }
-            let text: String
-            do {
-                text = try Self.text(of: config)
-            } catch {
-                reporter.problem("\(error)")
-                throw ConfigurationProblemList([])
+        let origin = config ?? "options"
+        do {
+            return try source?.read() ?? fromOptions()
+        } catch let list as ConfigurationProblemList {
+            for problem in list.problems {
+                var problem = problem
+                if config == nil { problem.key = problem.key.flatMap(Self.option(for:)) }
+                reporter.problem(problem.sentence(in: origin))
             }
-            var configuration = try ConfigurationReader.read(yaml: text)
-            if let control { configuration.control = control }
-            return configuration
+            if json { try CommandFailure.print(ConfigurationCheck(origin, list.problems, 0)) }
         } catch {
-            let source = config ?? "options"
-            for problem in error.problems { reporter.problem(problem.sentence(in: source)) }
-            if json { try CommandFailure.print(ConfigurationCheck(source, error.problems, 0)) }
-            throw ExitCode(2)
+            let failure = CommandFailure(error)
+            reporter.problem(failure.line)
+            let problem = ConfigurationProblem(.file, line: 0, failure.error.detail)
+            if json { try CommandFailure.print(ConfigurationCheck(origin, [problem], 0)) }
         }
+        throw ExitCode(2)
+    }
+
+    /// The option for a key of the configuration; `nil` where there is none.
+    static func option(for key: String) -> String? {
+        let others = [
+            "vfio-user": "socket-path", "vhost-user": "peer", "peers": "peer", "kind": "device",
+            "uplinks": "uplink",
+        ]
+        guard let last = key.split(separator: ".").last else { return nil }
+        let word = String(last.prefix { $0 != "[" })
+        return word == "devices" ? nil : "--\(others[word] ?? word)"
     }
 
     private func tellChecked(_ configuration: ServeConfiguration) throws {
@@ -163,25 +183,11 @@ struct ServeCommand: ParsableCommand {
             lines: ["\(source): in order, \(count) \(count == 1 ? "device" : "devices")"]
         )
     }
-
-    private static func text(of path: String) throws -> String {
-        let file = try FileDescriptor.open(path, writable: false)
-        var bytes: [UInt8] = []
-        while bytes.count <= ConfigurationValue.sizeLimit {
-            let piece = try file.read(at: UInt64(bytes.count), count: 64 << 10)
-            if piece.isEmpty { break }
-            bytes += piece
-        }
-        guard bytes.count <= ConfigurationValue.sizeLimit,
-            let text = String(validating: bytes, as: UTF8.self)
-        else {
-            throw SystemError("read \(path) as text of at most 1 MiB", .invalidArgument)
-        }
-        return text
-    }
 }
 
 extension DeviceSettings.Kind: ExpressibleByArgument {}
+
+extension LogLevel: ExpressibleByArgument {}
 
 // One device by options, checked as the file is.
 extension ServeCommand {
@@ -212,7 +218,7 @@ extension ServeCommand {
         }
         var all = texts([
             ("control", control), ("socket-mode", socketMode),
-            ("socket-group", socketGroup),
+            ("socket-group", socketGroup), ("log-level", logLevel?.rawValue),
         ])
         if !plane.isEmpty { all.append(entry("data-plane", .map(plane, line: 0))) }
         all.append(entry("devices", .list([.map(own, line: 0)], line: 0)))

@@ -9,6 +9,7 @@ struct ServeConfiguration: Equatable {
     var socketMode: UInt16 = 0o600
     /// The group that these sockets are given to; the daemon's own without one.
     var socketGroup: UInt32?
+    var logLevel = LogLevel.info
     var dataPlane = DataPlaneSettings()
     var devices: [DeviceSettings] = []
 }

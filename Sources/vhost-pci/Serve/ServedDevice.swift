@@ -1,5 +1,6 @@
 import Glibc
 import HostSystem
+import PCI
 import PollEngine
 
 /// A device of the daemon. Everything happens on the thread of the loop.
@@ -8,6 +9,9 @@ protocol ServedDevice: AnyObject {
     var settings: DeviceSettings { get }
     /// How it stands.
     var report: ServedDeviceReport { get }
+
+    /// Somebody is connected.
+    var isInUse: Bool { get }
 
     /// Looks after what others broke; called a few times a second.
     func look(_ report: EngineReport?)
@@ -19,6 +23,8 @@ protocol ServedDevice: AnyObject {
 
 extension ServedDevice {
     func look(_ report: EngineReport?) {}
+
+    var isInUse: Bool { report.sockets.contains { $0.state == .connected } }
 }
 
 /// What `device.list` and `device.show` tell of a device.
@@ -84,8 +90,9 @@ final class ServeContext {
     let loop: EventLoop
     let reporter: StepReporter
     let dataPlane: DataPlane
-    private let socketMode: UInt16
-    private let socketGroup: UInt32?
+    /// Mode and group of sockets that are made from now on.
+    var socketMode: UInt16
+    var socketGroup: UInt32?
     private var activated: ActivatedSockets
 
     init(
@@ -106,10 +113,27 @@ final class ServeContext {
 
     /// The socket of a device's end: one that was handed over by that name, or a new one at `path`.
     func listener(_ device: String, _ end: String?, path: String) throws -> UnixListener {
-        if let listener = try activated.listener(device, end, path: path) { return listener }
-        let listener = try UnixListener(path: path, mode: socketMode)
+        do throws(SystemError) {
+            if let listener = try activated.listener(device, end, path: path) { return listener }
+        } catch {
+            throw HostRefusal(
+                "serve/activation",
+                "what was handed over as \(path) is no socket to listen at: \(error.errno)",
+                remedy: "hand over a unix stream socket, listening or connected"
+            )
+        }
+        let listener: UnixListener
+        do throws(SystemError) {
+            listener = try UnixListener(path: path, mode: socketMode)
+        } catch {
+            throw HostRefusal(listeningAt: path, error)
+        }
         if let socketGroup, unsafe chown(path, .max, socketGroup) != 0 {
-            throw SystemError("give \(path) to group \(socketGroup)", Errno(errno))
+            throw HostRefusal(
+                "socket/mode",
+                "\(path) cannot be given to group \(socketGroup): \(Errno(errno))",
+                remedy: "socket-group takes a group of the daemon's user"
+            )
         }
         return listener
     }

@@ -12,6 +12,25 @@ final class ServedManagement: ServedDevice {
     private let management: EmulatedManagement
     private let socket: VfioUserSocket
     private let events: ServedEvents
+    /// Names that its virtual devices have, in the order of `peers`.
+    private let names: [String]
+    /// How often a peer connected, and whether one is there, by name of the virtual device.
+    private let peers = PeerCount()
+
+    private final class PeerCount {
+        var connections: [String: UInt64] = [:]
+        var present: Set<String> = []
+
+        func follow(_ name: String, _ event: DeviceEvent) {
+            switch event {
+            case .peerConnected:
+                connections[name, default: 0] += 1
+                present.insert(name)
+            case .peerGone: present.remove(name)
+            default: break
+            }
+        }
+    }
 
     init(_ settings: DeviceSettings, _ context: ServeContext) throws {
         self.settings = settings
@@ -19,22 +38,25 @@ final class ServedManagement: ServedDevice {
         let events = ServedEvents(context.reporter)
         self.events = events
         let names = (0..<settings.maximumDevices).map { "\(settings.name).\($0)" }
+        self.names = names
         management = try EmulatedManagement(
             names: names,
             sliceSize: settings.window,
             isRemote: true,
             personality: settings.personality,
             loop: context.loop
-        ) { name, event in
+        ) { [peers] name, event in
+            peers.follow(name, event)
             var id: String?
             if case .refused(let refusal) = event { id = refusal.id }
             events.tell("\(event)", from: name, id: id)
         }
         let path = settings.vfioUser ?? ""
         socket = VfioUserSocket(settings.name, path, context, events)
-        let peers = Dictionary(uniqueKeysWithValues: zip(names, settings.peers))
-        management.onCreate = { [context] name, device throws(AdminError) in
-            guard let path = peers[name] else {
+        let paths = Dictionary(uniqueKeysWithValues: zip(names, settings.peers))
+        management.onCreate = { [context, peers] name, device throws(AdminError) in
+            peers.present.remove(name)
+            guard let path = paths[name] else {
                 return context.reporter.step(
                     "\(name): no socket is set aside for its peer (key `peers`)"
                 )
@@ -58,7 +80,16 @@ final class ServedManagement: ServedDevice {
     }
 
     var report: ServedDeviceReport {
-        var report = ServedDeviceReport(settings, sockets: [socket.report], events)
+        let sockets = zip(names, settings.peers).map { name, path in
+            let isThere = management.device(named: name) != nil
+            return ServedDeviceReport.Socket(
+                end: "vhost-user",
+                path: path,
+                state: !isThere ? .waiting : peers.present.contains(name) ? .connected : .listening,
+                connections: peers.connections[name] ?? 0
+            )
+        }
+        var report = ServedDeviceReport(settings, sockets: [socket.report] + sockets, events)
         report.virtualDevices = management.device.virtualDeviceIDs.map {
             ServedDeviceReport.Virtual(id: $0)
         }

@@ -24,7 +24,12 @@ final class ServiceManager {
     /// Everything listens.
     func ready(_ status: String) {
         send("READY=1\nSTATUS=\(status)")
-        signOfLife()
+        if timer == nil { signOfLife() }
+    }
+
+    /// The configuration is read again; `ready` ends that.
+    func reloading() {
+        send("RELOADING=1\nMONOTONIC_USEC=\(MonotonicClock.now / 1000)")
     }
 
     /// What the daemon does, in one line.
@@ -115,7 +120,7 @@ struct ActivatedSockets {
         _ device: String,
         _ end: String?,
         path: String
-    ) throws -> UnixListener? {
+    ) throws(SystemError) -> UnixListener? {
         for name in [end.map { "\(device).\($0)" }, device].compactMap({ $0 }) {
             guard let socket = sockets[name], users[name]?.listener == nil else { continue }
             let listener = try UnixListener(adopting: socket, name: path)
