@@ -23,6 +23,9 @@ public final class EventLoop {
     private let epoll: FileDescriptor
     private var watches: [UInt64: Watch] = [:]
     private var timers: [UInt64: Timer] = [:]
+    /// When the first timer is due; no timer, or one that was removed, may make it too early.
+    private var firstDue = UInt64.max
+    private var ready = [UInt64](repeating: 0, count: 32)
     private var nextID: UInt64 = 1
     private var isStopping = false
 
@@ -50,7 +53,9 @@ public final class EventLoop {
     @discardableResult
     public func after(milliseconds: UInt64, _ handler: @escaping () -> Void) -> Source {
         let id = takeID()
-        timers[id] = Timer(due: Deadline(milliseconds: milliseconds).nanoseconds, handler: handler)
+        let due = Deadline(milliseconds: milliseconds).nanoseconds
+        timers[id] = Timer(due: due, handler: handler)
+        firstDue = min(firstDue, due)
         return Source(id: id)
     }
 
@@ -76,17 +81,17 @@ public final class EventLoop {
 
     /// Waits at most `limitMilliseconds`, then serves what is ready; for tests and bounded waits.
     public func turn(limitMilliseconds: Int32) throws(SystemError) {
-        let now = MonotonicClock.now
         var wait = limitMilliseconds
-        if let due = timers.values.map(\.due).min() {
-            let left = due > now ? (due - now + 999_999) / 1_000_000 : 0
+        if firstDue != .max {
+            let now = MonotonicClock.now
+            let left = firstDue > now ? (firstDue - now + 999_999) / 1_000_000 : 0
             wait = min(wait, Int32(clamping: left))
         }
-        var ready = [UInt64](repeating: 0, count: 32)
         let count = try checked(
             unsafe shim_epoll_wait(epoll.rawValue, &ready, Int32(ready.count), wait),
             "wait for events"
         )
+        // A handler may run a turn of its own.
         for id in ready.prefix(Int(count)) where !isStopping {
             watches[id]?.handler()
         }
@@ -94,12 +99,17 @@ public final class EventLoop {
     }
 
     private func fireTimers() {
+        guard firstDue != .max else { return }
         let now = MonotonicClock.now
+        guard firstDue <= now else { return }
         let due = timers.filter { $0.value.due <= now }.sorted { $0.value.due < $1.value.due }
+        firstDue = .max
         for (id, timer) in due where !isStopping {
             guard timers.removeValue(forKey: id) != nil else { continue }
             timer.handler()
         }
+        // Those that are left, also when one of the handlers stopped the loop.
+        for timer in timers.values { firstDue = min(firstDue, timer.due) }
     }
 
     private func takeID() -> UInt64 {

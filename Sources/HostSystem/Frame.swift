@@ -8,15 +8,20 @@ public struct FrameFormat: Sendable {
     public let payloadSize: @Sendable ([UInt8]) -> Int?
     /// Most bytes that wait to be sent.
     public let unsentLimit: Int
+    /// Most bytes that are read at once, whatever they belong to; 0: never more than the present
+    /// message. Whoever lets a stream read ahead asks `FramedStream.hasAhead` before it waits.
+    public let readAhead: Int
 
     /// Describes a protocol.
     public init(
         headerSize: Int,
         unsentLimit: Int,
+        readAhead: Int = 0,
         payloadSize: @escaping @Sendable ([UInt8]) -> Int?
     ) {
         self.headerSize = headerSize
         self.unsentLimit = unsentLimit
+        self.readAhead = readAhead
         self.payloadSize = payloadSize
     }
 }

@@ -4,10 +4,11 @@ internal import Glibc
 /// they stopped, nothing blocks, and nothing the other end does makes it hold more than one message
 /// to be read or `FrameFormat.unsentLimit` bytes to be sent.
 ///
-/// A message is read header first, then exactly its payload, so that descriptors, which travel with
-/// the first byte of a message, are never mistaken for those of the next one (VU-H-03, VFU-H-10).
+/// Descriptors travel with the first byte of a message and are never mistaken for those of the next
+/// one (VU-H-03, VFU-H-10): a message is read header first, then exactly its payload, or, where the
+/// format lets it read ahead, with as much as is there, up to the message that brings descriptors.
 /// A message that is there costs one system call for its header and one for its payload, if it has
-/// one; a message that the socket takes costs one.
+/// one; with reading ahead, one for all that came together. A message that the socket takes costs one.
 public final class FramedStream {
     /// How long the other end may take.
     public struct Deadlines: Sendable {
@@ -46,6 +47,9 @@ public final class FramedStream {
     private let socket: UnixSocket
     private let format: FrameFormat
     private let deadlines: Deadlines
+    private var ahead: ReadAhead
+    /// The first byte of the present message is, or was, in what was read last.
+    private var isFresh = false
     private var frame = Frame()
     /// Known once the header is whole.
     private var payloadSize: Int?
@@ -58,7 +62,16 @@ public final class FramedStream {
         self.socket = socket
         self.format = format
         self.deadlines = deadlines
+        ahead = ReadAhead(capacity: max(format.readAhead, format.headerSize))
     }
+
+    /// Bytes were read that no message was made of yet: `receive` has to be called once more before
+    /// anybody waits for the socket.
+    public var hasAhead: Bool { !ahead.isEmpty }
+
+    /// False when the last read took all that was there at that moment, so that reading on at once
+    /// would most likely find nothing.
+    public private(set) var mayHaveMore = true
 
     /// Bytes of ours that the socket did not take yet.
     public var unsentCount: Int { outgoing.reduce(0) { $0 + $1.bytes.count } }
@@ -68,9 +81,7 @@ public final class FramedStream {
 
     /// When the other end has stalled: half a message came, or ours are not read.
     public var stallDeadline: Deadline? {
-        guard let first = messageDeadline else { return unsentDeadline }
-        guard let second = unsentDeadline else { return first }
-        return first.nanoseconds < second.nanoseconds ? first : second
+        Deadline.first(messageDeadline, unsentDeadline)
     }
 
     /// The fault of a stalled other end, once its deadline has passed.
@@ -106,15 +117,38 @@ extension FramedStream {
     /// the socket is readable then. With `waits`, the first byte is waited for as long as
     /// `UnixSocket.letWait` has set.
     public func receive(waits: Bool = false) -> Event {
+        receive(waits: waits, reads: Self.readsPerCall)
+    }
+
+    /// The next message of those that were read already; `waiting` when there is none that is whole.
+    public func receiveAhead() -> Event {
+        receive(waits: false, reads: 0)
+    }
+
+    private func receive(waits: Bool, reads limit: Int) -> Event {
+        let event = readOn(waits: waits, reads: limit)
+        // Most messages are whole at once and never look at the clock.
+        if messageDeadline == nil, !frame.header.isEmpty {
+            messageDeadline = Deadline(milliseconds: deadlines.halfMessage)
+        }
+        return event
+    }
+
+    private func readOn(waits: Bool, reads limit: Int) -> Event {
         var reads = 0
         while payloadSize == nil {
-            guard reads < Self.readsPerCall else { return .waiting }
-            reads += 1
-            let isFirst = frame.header.isEmpty
-            switch read(format.headerSize - frame.header.count, waits: waits && isFirst) {
-            case .stopped(let event): return event
-            case .progress(let bytes): frame.header.extend(by: bytes)
+            let missing = format.headerSize - frame.header.count
+            if ahead.isEmpty {
+                guard reads < limit else { return .waiting }
+                reads += 1
+                let isFirst = frame.header.isEmpty
+                if let event = fill(missing, waits: waits && isFirst) { return event }
             }
+            if frame.header.isEmpty {
+                frame.header.reserveCapacity(format.headerSize)
+                isFresh = true
+            }
+            if let fault = keep(ahead.take(missing, into: &frame.header)) { return fault }
             guard frame.header.count == format.headerSize else { continue }
             guard let size = format.payloadSize(frame.header) else {
                 return .fault(.refused(header: frame.header))
@@ -123,12 +157,17 @@ extension FramedStream {
         }
         guard let payloadSize else { return .waiting }
         while frame.payload.count < payloadSize {
-            guard reads < Self.readsPerCall else { return .waiting }
-            reads += 1
-            switch read(payloadSize - frame.payload.count, waits: false) {
-            case .stopped(let event): return event
-            case .progress(let bytes): frame.payload.extend(by: bytes)
+            let missing = payloadSize - frame.payload.count
+            if ahead.isEmpty {
+                guard reads < limit else { return .waiting }
+                reads += 1
+                if missing > format.readAhead {
+                    if let event = readPayload(missing) { return event }
+                    continue
+                }
+                if let event = fill(missing, waits: false) { return event }
             }
+            if let fault = keep(ahead.take(missing, into: &frame.payload)) { return fault }
         }
         let message = frame
         frame = Frame()
@@ -137,38 +176,55 @@ extension FramedStream {
         return .message(message)
     }
 
-    private enum Read {
-        case progress([UInt8])
-        case stopped(Event)
+    /// Reads at least some of the `missing` bytes, and ahead if the format lets us.
+    private func fill(_ missing: Int, waits: Bool) -> Event? {
+        let limit = max(missing, format.readAhead)
+        do throws(SystemError) {
+            guard let count = try ahead.fill(from: socket, limit: limit, waits: waits) else {
+                mayHaveMore = false
+                return .waiting
+            }
+            mayHaveMore = count == limit
+            isFresh = false
+            // What was cut off is told by the byte that it came with; without one, there is none.
+            return count == 0 ? endOfStream : nil
+        } catch {
+            return FramedStream.event(of: error)
+        }
     }
 
-    /// Reads at most `count` bytes of the present message.
-    private func read(_ count: Int, waits: Bool) -> Read {
-        let received: UnixSocket.Received
+    /// Reads bytes of a payload that is too long to be read ahead to where they belong.
+    private func readPayload(_ missing: Int) -> Event? {
         do throws(SystemError) {
-            guard let some = try socket.receive(limit: count, waits: waits) else {
-                return .stopped(.waiting)
-            }
-            received = some
+            guard let received = try socket.receive(limit: missing) else { return .waiting }
+            guard !received.bytes.isEmpty else { return endOfStream }
+            isFresh = false
+            frame.payload.extend(by: received.bytes)
+            return keep(
+                ReadAhead.Rest(
+                    descriptors: received.descriptors,
+                    isTruncated: received.isTruncated
+                )
+            )
         } catch {
-            return .stopped(FramedStream.event(of: error))
+            return FramedStream.event(of: error)
         }
-        guard !received.isTruncated else {
-            let header =
-                frame.header.count < format.headerSize
-                ? frame.header + received.bytes
-                : frame.header
-            let count = received.descriptors.count
-            return .stopped(.fault(.truncated(descriptors: count, header: header)))
+    }
+
+    /// Keeps descriptors that came with the present message.
+    private func keep(_ rest: ReadAhead.Rest?) -> Event? {
+        guard let rest else { return nil }
+        guard !rest.isTruncated else {
+            let count = rest.descriptors.count
+            return .fault(.truncated(descriptors: count, header: frame.header))
         }
-        guard !received.bytes.isEmpty else { return .stopped(endOfStream) }
-        if frame.header.isEmpty {
-            frame.descriptors = received.descriptors
-            messageDeadline = Deadline(milliseconds: deadlines.halfMessage)
-        } else if !received.descriptors.isEmpty {
+        guard !rest.descriptors.isEmpty else { return nil }
+        if isFresh {
+            frame.descriptors = rest.descriptors
+        } else {
             frame.hadLateDescriptors = true
         }
-        return .progress(received.bytes)
+        return nil
     }
 
     private var endOfStream: Event {
@@ -264,6 +320,7 @@ extension FramedStream {
         until deadline: Deadline,
         cancel: FileDescriptor? = nil
     ) -> Wait {
+        guard toSend || !hasAhead else { return .ready }
         let events = Int16((toSend ? 0 : POLLIN) | (toSend || hasUnsent ? POLLOUT : 0))
         while !deadline.hasPassed {
             var own = (

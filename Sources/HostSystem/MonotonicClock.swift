@@ -16,6 +16,12 @@ public struct Deadline: Sendable {
         nanoseconds = MonotonicClock.now &+ milliseconds &* 1_000_000
     }
 
+    /// The earlier one of two that may be.
+    public static func first(_ one: Deadline?, _ other: Deadline?) -> Deadline? {
+        guard let one, let other else { return one ?? other }
+        return one.nanoseconds < other.nanoseconds ? one : other
+    }
+
     /// True once the time has come.
     public var hasPassed: Bool { MonotonicClock.now >= nanoseconds }
 

@@ -47,33 +47,75 @@ public final class UnixSocket: Sendable {
     /// Reads at most `limit` bytes; `nil` when nothing is there yet, or, with `waits`, when nothing
     /// came in the time that `letWait` has set.
     public func receive(limit: Int, waits: Bool = false) throws(SystemError) -> Received? {
+        var arrival: Arrival?
+        var failure: SystemError?
+        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: limit) { buffer, initialized in
+            do throws(SystemError) {
+                arrival = try unsafe receive(into: UnsafeMutableRawBufferPointer(buffer), waits)
+            } catch {
+                failure = error
+            }
+            initialized = arrival?.count ?? 0
+        }
+        if let failure { throw failure }
+        guard let arrival else { return nil }
+        return Received(
+            bytes: bytes,
+            descriptors: arrival.descriptors,
+            isTruncated: arrival.isTruncated
+        )
+    }
+
+    /// What one read brought to a place that was there before.
+    struct Arrival {
+        /// Number of bytes; 0 at the end of the stream.
+        var count: Int
+        /// Descriptors that came with them, owned.
+        var descriptors: [FileDescriptor]
+        /// The kernel could not deliver all descriptors.
+        var isTruncated: Bool
+    }
+
+    /// Reads at most `limit` bytes to the beginning of `bytes`.
+    func receive(
+        into bytes: inout [UInt8],
+        limit: Int,
+        waits: Bool
+    ) throws(SystemError) -> Arrival? {
+        try unsafe bytes.withUnsafeMutableBufferPointer { buffer throws(SystemError) in
+            let part = unsafe UnsafeMutableBufferPointer(rebasing: buffer.prefix(limit))
+            return try unsafe receive(into: UnsafeMutableRawBufferPointer(part), waits)
+        }
+    }
+
+    private func receive(
+        into buffer: UnsafeMutableRawBufferPointer,
+        _ waits: Bool
+    ) throws(SystemError) -> Arrival? {
         var descriptors: [FileDescriptor] = []
         var truncated: Int32 = 0
-        var status: Int64 = 0
-        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: limit) { buffer, initialized in
-            unsafe withUnsafeTemporaryAllocation(
-                of: Int32.self,
-                capacity: Int(SHIM_MAX_DESCRIPTORS)
-            ) { raw in
-                var count: Int32 = 0
-                status = unsafe shim_receive(
-                    descriptor.rawValue,
-                    buffer.baseAddress,
-                    limit,
-                    waits ? 1 : 0,
-                    raw.baseAddress,
-                    &count,
-                    &truncated
-                )
-                for index in 0..<Int(count) {
-                    unsafe descriptors.append(FileDescriptor(owning: raw[index]))
-                }
+        let status = unsafe withUnsafeTemporaryAllocation(
+            of: Int32.self,
+            capacity: Int(SHIM_MAX_DESCRIPTORS)
+        ) { raw in
+            var count: Int32 = 0
+            let status = unsafe shim_receive(
+                descriptor.rawValue,
+                buffer.baseAddress,
+                buffer.count,
+                waits ? 1 : 0,
+                raw.baseAddress,
+                &count,
+                &truncated
+            )
+            for index in 0..<Int(count) {
+                unsafe descriptors.append(FileDescriptor(owning: raw[index]))
             }
-            initialized = Int(max(0, status))
+            return status
         }
         if status < 0, Errno(Int32(-status)) == .wouldBlock { return nil }
-        try checked(status, "receive from a unix socket")
-        return Received(bytes: bytes, descriptors: descriptors, isTruncated: truncated != 0)
+        let count = Int(try checked(status, "receive from a unix socket"))
+        return Arrival(count: count, descriptors: descriptors, isTruncated: truncated != 0)
     }
 
     /// Sends as many bytes as the socket takes, first those of `bytes`, then those of `more`;

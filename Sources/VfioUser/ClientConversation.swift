@@ -79,30 +79,33 @@ struct ClientConversation {
             case .message(let frame):
                 guard let header = MessageHeader(frame.header) else { continue }
                 guard header.isCommand else {
-                    return try reply(header, frame, to: request, operation)
+                    let answered = try reply(header, frame, to: request, operation)
+                    // The socket does not tell of what was read with the reply.
+                    if stream.hasAhead { _ = serve(reads: 0) }
+                    return answered
                 }
                 try answer(header, frame, operation)
             }
         }
     }
 
-    /// Answers what the server has asked while nobody waits for a reply, and notices its end.
-    /// False when there was nothing.
-    mutating func serve() -> Bool {
+    /// Answers what the server has asked while nobody waits for a reply, and notices its end: as many
+    /// commands as that from the socket, and whatever was read with them. False when there was nothing.
+    mutating func serve(reads: Int = 64) -> Bool {
         guard fault == nil else { return false }
         let operation = { @Sendable in "between commands" }
-        var hasServed = false
+        var served = 0
         do throws(PCIError) {
-            for _ in 0..<64 {
+            while true {
                 if stream.hasUnsent { try react(stream.flush(), operation) }
-                switch stream.receive() {
+                switch served < reads ? stream.receive() : stream.receiveAhead() {
                 case .waiting:
-                    if stream.isHungUp { throw gone(operation) }
-                    return hasServed
+                    if served < reads, stream.isHungUp { throw gone(operation) }
+                    return served > 0
                 case .closed: throw gone(operation)
                 case .fault(let fault): throw fail(fault, operation)
                 case .message(let frame):
-                    hasServed = true
+                    served += 1
                     guard let header = MessageHeader(frame.header) else { continue }
                     guard header.isCommand else {
                         throw fail("vfu/reply", "command \(header.command) was answered unasked")
@@ -113,7 +116,6 @@ struct ClientConversation {
         } catch {
             return true
         }
-        return hasServed
     }
 
     /// Ends the conversation for a fault of the server.

@@ -10,7 +10,8 @@ extension FrameFormat {
     /// Messages of vfio-user: a header that states the length of the whole.
     static let vfioUser = FrameFormat(
         headerSize: MessageHeader.size,
-        unsentLimit: 4 * MessageHeader.largestMessage
+        unsentLimit: 4 * MessageHeader.largestMessage,
+        readAhead: 4096
     ) { bytes in
         guard let header = MessageHeader(bytes), let size = Int(exactly: header.messageSize),
             (MessageHeader.size...MessageHeader.largestMessage).contains(size)

@@ -13,6 +13,7 @@ final class ServedClient {
     private var timer: EventLoop.Source?
     private var cleaning: EventLoop.Source?
     private var work: EventLoop.Source?
+    private var rest: EventLoop.Source?
     private var bells: [EventLoop.Source] = []
     private var isServing = false
     private var memoryLook: EventLoop.Source?
@@ -81,12 +82,21 @@ final class ServedClient {
         guard !isServing else { return }
         isServing = true
         var budget = limits.messagesPerTurn
-        let turnEnd = MonotonicClock.now &+ limits.turnNanoseconds
+        var turnEnd: UInt64?
         while budget > 0, !hasEnded, !stream.hasUnsent {
             // Some commands cost a thousand times what others do: the time counts, not their number.
-            budget = MonotonicClock.now < turnEnd ? budget - 1 : 0
+            // One is served in any case, and most turns have no other.
+            if budget < limits.messagesPerTurn {
+                let now = MonotonicClock.now
+                if now >= turnEnd ?? .max { break }
+                turnEnd = turnEnd ?? now &+ limits.turnNanoseconds
+            }
+            budget -= 1
             switch stream.receive() {
-            case .message(let frame): perform(frame)
+            case .message(let frame):
+                perform(frame)
+                // The loop says so when there is more: asking the socket would cost as much.
+                if !stream.mayHaveMore, !stream.hasAhead { budget = 0 }
             case .waiting: budget = 0
             case .closed: end("closed by the client")
             case .fault(let fault): finish(session.accept(fault))
@@ -124,6 +134,7 @@ final class ServedClient {
         }
         guard !hasEnded else { return }
         arrangeWatch()
+        arrangeRest()
         arrangeTimer()
         arrangeCleaning()
         arrangeDoorbells()
@@ -142,6 +153,16 @@ final class ServedClient {
         } else if !wanted, let source = watch {
             loop.remove(source)
             watch = nil
+        }
+    }
+
+    /// Commands that were read with others but not looked at: the socket does not tell of them.
+    private func arrangeRest() {
+        guard rest == nil, stream.hasAhead, !stream.hasUnsent else { return }
+        rest = loop.after(milliseconds: 0) { [weak self] in
+            guard let self else { return }
+            rest = nil
+            if !hasEnded { serve() }
         }
     }
 
@@ -184,12 +205,16 @@ final class ServedClient {
     // MARK: - Time
 
     private func arrangeTimer() {
+        let due = Deadline.first(
+            Deadline.first(stream.stallDeadline, session.replyDeadline),
+            negotiationDeadline
+        )
+        // Between commands, which is nearly always, nothing is due and nothing is set.
         if let source = timer { loop.remove(source) }
         timer = nil
-        let due = [stream.stallDeadline, session.replyDeadline, negotiationDeadline]
-            .compactMap { $0 }
-        guard let first = due.map(\.remainingMilliseconds).min() else { return }
-        let wait = stream.hasUnsent ? min(limits.retry, UInt64(first)) : UInt64(first)
+        guard let due else { return }
+        let left = UInt64(due.remainingMilliseconds)
+        let wait = stream.hasUnsent ? min(limits.retry, left) : left
         timer = loop.after(milliseconds: wait) { [weak self] in self?.timeCame() }
     }
 
@@ -244,7 +269,7 @@ final class ServedClient {
     }
 
     private func release() {
-        for source in [watch, timer, cleaning, work, memoryLook].compactMap({ $0 }) + bells {
+        for source in [watch, timer, cleaning, work, rest, memoryLook].compactMap({ $0 }) + bells {
             loop.remove(source)
         }
         bells = []
@@ -253,5 +278,6 @@ final class ServedClient {
         timer = nil
         cleaning = nil
         work = nil
+        rest = nil
     }
 }
