@@ -62,14 +62,16 @@ guest_boot() {
 
 # guest_start NAME SOCKET ADDRESS/LENGTH NUMBER: a guest with a vhost-user device; NUMBER makes its MAC
 # address. Its memory is shared, as vhost-user needs: a memfd, or the file `guest_memory`, which the same
-# guest finds again when it is started again. `vectors=0`: with MSI-X, QEMU 7.2 under TCG crashes when it
-# starts a vhost device. `guest_reconnects` is what QEMU's socket is told when it has to come back.
-guest_memory='' guest_reconnects=''
+# guest finds again when it is started again, or what the arguments `guest_shape` say of memory and CPUs.
+# `vectors=0`: with MSI-X, QEMU 7.2 under TCG crashes when it starts a vhost device. `guest_reconnects` is
+# what QEMU's socket is told when it has to come back.
+guest_memory='' guest_shape=() guest_reconnects=''
 guest_start() {
-    local memory=memory-backend-memfd
+    local memory=memory-backend-memfd shape
     [ -z "$guest_memory" ] || memory="memory-backend-file,mem-path=$guest_memory"
-    guest_boot "$1" "load=virtio_pci,virtio_net address=$3" -M q35 -smp 1 -m 384 \
-        -object "$memory,id=memory,size=384M,share=on" -machine memory-backend=memory \
+    shape=(-smp 1 -m 384 -object "$memory,id=memory,size=384M,share=on" -machine memory-backend=memory)
+    [ ${#guest_shape[@]} = 0 ] || shape=("${guest_shape[@]}")
+    guest_boot "$1" "load=virtio_pci,virtio_net address=$3" -M q35 "${shape[@]}" \
         -chardev "socket,id=peer,path=$2$guest_reconnects" -netdev vhost-user,id=net,chardev=peer \
         -device "virtio-net-pci,netdev=net,disable-legacy=on,romfile=,vectors=0,mac=52:54:00:00:00:0$4"
 }

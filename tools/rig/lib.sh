@@ -199,15 +199,20 @@ make_namespace() {
 # inside COMMAND…: runs it in the namespace (exec: its process id is the one we know)
 inside() { ip netns exec "$namespace" "$@"; }
 
-# need_huge_pages COUNT: that many free ones of 2 MiB, reserved until the end if they are not there
+# need_huge_pages COUNT: that many free ones of 2 MiB, or there is nothing to be done here
 need_huge_pages() {
-    local free total
-    free=$(awk '/^HugePages_Free/ { print $2 }' /proc/meminfo)
-    [ "$free" -lt "$1" ] || return 0
-    total=$(cat /proc/sys/vm/nr_hugepages)
-    need_root "to reserve huge pages"
-    restore_pages=$total
-    echo $((total + $1)) >/proc/sys/vm/nr_hugepages
-    free=$(awk '/^HugePages_Free/ { print $2 }' /proc/meminfo)
-    [ "$free" -ge "$1" ] || skip "only $free of $1 huge pages can be had"
+    [ "$(free_huge_pages)" -ge "$1" ] || need_root "to reserve huge pages"
+    reserve_huge_pages "$1" || skip "only $(free_huge_pages) of $1 huge pages can be had"
 }
+
+# reserve_huge_pages COUNT: that many free ones, until the end if they are not there; 1 if that fails
+reserve_huge_pages() {
+    local total
+    [ "$(free_huge_pages)" -lt "$1" ] || return 0
+    total=$(cat /proc/sys/vm/nr_hugepages)
+    restore_pages=$total
+    echo $((total + $1)) >/proc/sys/vm/nr_hugepages || return 1
+    [ "$(free_huge_pages)" -ge "$1" ]
+}
+
+free_huge_pages() { awk '/^HugePages_Free/ { print $2 }' /proc/meminfo; }

@@ -65,10 +65,12 @@ one_start() {
     guest_start a "$work/m1.peer" "$one_address/24" 1
 }
 
-# two_start: machine 2, guest `m`, with an empty port; its interface is a TAP of its own
+# two_start [SOCKET…]: machine 2, guest `m`, with a function for each socket and an empty port; its
+# interface is a TAP of its own
+# shellcheck disable=SC2120 # most have none
 two_start() {
     kernel_folder=$two_kernel initramfs=$two_initramfs
-    nested_start "load=vfio-pci,tun"
+    nested_start "load=vfio-pci,tun" "$@"
 }
 
 # two_joins: machine 2 gets the device whose BAR is machine 1's memory, and works machine 1's rings;
@@ -99,9 +101,7 @@ nested_start() {
     shift
     iommu_machine iommu
     while [ $# -gt 0 ] && [ "$1" != -- ]; do
-        nested_port "port$number" "$number"
-        machine+=(-device "{\"driver\": \"vfio-user-pci\", \"id\": \"device$number\", \"bus\": \"port$number\",
-            \"x-msg-timeout\": $nested_timeout, \"socket\": {\"type\": \"unix\", \"path\": \"$1\"}}")
+        nested_function "$1" "$number"
         number=$((number + 1))
         shift
     done
@@ -112,6 +112,13 @@ nested_start() {
         -cpu max,vendor=GenuineIntel \
         -object memory-backend-memfd,id=memory,size=768M,share=on -machine memory-backend=memory \
         -qmp "unix:$work/m.qmp,server=on,wait=off" "$@"
+}
+
+# nested_function SOCKET NUMBER [PROPERTY]: behind a port of its own; further properties as in JSON
+nested_function() {
+    nested_port "port$2" "$2"
+    machine+=(-device "{\"driver\": \"vfio-user-pci\", \"id\": \"device$2\", \"bus\": \"port$2\",
+        \"x-msg-timeout\": $nested_timeout, \"socket\": {\"type\": \"unix\", \"path\": \"$1\"}${3:+, $3}}")
 }
 
 nested_port() {
