@@ -51,6 +51,8 @@ extension FeatureBits {
         .socket: [0: "STREAM", 1: "SEQPACKET"],
         // virtio 1.3 §5.11.3
         .fileSystem: [0: "NOTIFICATION"],
+        // Those of its peer, a virtio-net device.
+        .vhostPCINet: [15: "MRG_RXBUF"],
         .management: [0: "CLASS_DIALECT", 1: "VIRTUAL_DEVICE_DIALECT"],
     ]
 }

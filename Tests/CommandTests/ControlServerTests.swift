@@ -368,6 +368,27 @@ private final class ControlRig {
         )
     }
 
+    @Test(arguments: [
+        [], [""], ["name=x"], ["{}"], ["device", "show", "a", "b"], ["device.show", "a", "b"],
+        ["device", "show", "a", "name=b"], ["device", "show", "a", "{\"name\":\"b\"}"],
+        ["device", "add", "name=a", "name=b"], ["device", "add", "{\"name\":"],
+        ["device", "add", "{}", "rest"], ["device", "add", "=x"], ["shutdown", "now", "please"],
+        ["log", "level", "info", "debug"], ["version", ""],
+    ])
+    func `words that are no request are wrong usage`(words: [String]) {
+        #expect(ControlRequest(words) == nil)
+    }
+
+    @Test func `a level and a reload may be typed as words`() {
+        #expect(ControlRequest(["reload"])?.method == "config.reload")
+        #expect(ControlRequest(["config", "reload"])?.method == "config.reload")
+        #expect(ControlRequest(["log", "level"])?.parameters.isEmpty == true)
+        #expect(
+            ControlRequest(["log", "level", "info"])?.parameters == ["level": .text("info")]
+        )
+        #expect(ControlRequest(["device", "remove", "a.b"])?.method == "device.remove")
+    }
+
     @Test func `what answers wrongly, or not at all, is named`() throws {
         let error = #expect(throws: HostRefusal.self) {
             try ControlConnection("/tmp/vhost-pci-no-daemon")

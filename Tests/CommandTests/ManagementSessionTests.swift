@@ -58,7 +58,7 @@ private final class BuiltIn: VirtualDeviceFactory {
 
 @Suite struct ManagementSessionTests {
     private func emulated() throws -> ManagementSession {
-        try ManagementSession(.emulated, unsafeNoIOMMU: false)
+        try ManagementSession(.emulated, try DeviceTarget.emulated.open(unsafeNoIOMMU: false))
     }
 
     @Test func `what a management device is`() throws {
@@ -165,6 +165,20 @@ private final class BuiltIn: VirtualDeviceFactory {
         }
     }
 
+    @Test(arguments: AdminQualifier.allCases)
+    func `a refused admin command keeps the device's words and says what to do`(
+        qualifier: AdminQualifier
+    ) {
+        let words = AdminErrorRecord(AdminError(qualifier)).description
+        let refusal = AdminRefusal.named("VDEV INFO", words, .emulated)
+        #expect(refusal.id == "admin/VDEV INFO" && refusal.detail == words)
+        let cured: Set<AdminQualifier> = [
+            .noSuchDevice, .noRoomForDevice, .noResource, .badDeviceType, .badFeatures,
+            .badAttribute, .staticDevice, .badOffset, .tryAgain, .invalidOpcode, .invalidMember,
+        ]
+        #expect(refusal.remedy.isEmpty != cured.contains(qualifier))
+    }
+
     @Test func `a session that ended is over`() throws {
         let session = try emulated()
         session.close()
@@ -238,7 +252,10 @@ private final class BuiltIn: VirtualDeviceFactory {
     }
 
     @Test func `every key that is printed stands in the page`() throws {
-        let session = try ManagementSession(.emulated, unsafeNoIOMMU: false)
+        let session = try ManagementSession(
+            .emulated,
+            try DeviceTarget.emulated.open(unsafeNoIOMMU: false)
+        )
         defer { session.close() }
         let id = try session.driver.create(type: .vhostPCINet)
         let device = try session.show(id)

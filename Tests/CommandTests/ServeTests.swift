@@ -266,6 +266,19 @@ import Testing
         #expect(error?.id == "serve/activation")
     }
 
+    @Test func `a socket whose name nothing has is told`() throws {
+        var activated = ActivatedSockets()
+        let (one, _) = try UnixSocket.pair()
+        for name in ["m", "p", "m.0", "x"] { activated.add(one.descriptor, for: name, "vfio-user") }
+        var configuration = ServeConfiguration()
+        var device = DeviceSettings(name: "m", kind: .management)
+        device.peers = ["/p"]
+        configuration.devices = [device]
+        #expect(
+            activated.unused(configuration) == ["m.0.vfio-user", "p.vfio-user", "x.vfio-user"]
+        )
+    }
+
     @Test func `a socket is found by device and end, then by device`() throws {
         var activated = ActivatedSockets()
         let (one, other) = try UnixSocket.pair()

@@ -18,7 +18,7 @@ import VirtioSpec
         )
         let target = try DeviceTarget.parse(daemon.target("m"))
         for round in 1...2 {
-            let session = try ManagementSession(target, unsafeNoIOMMU: false)
+            let session = try ManagementSession(target, try target.open(unsafeNoIOMMU: false))
             #expect(try session.list()?.isEmpty == true)
             let id = try session.driver.create(type: .vhostPCINet)
             #expect(try session.show(id).typeName == "vhost-pci-net")
@@ -67,7 +67,7 @@ import VirtioSpec
         #expect(unsafe access("\(daemon.folder)/p.sock", F_OK) == 0)
         let target = try DeviceTarget.parse(daemon.target("m"))
         for _ in 0..<2 {
-            let session = try ManagementSession(target, unsafeNoIOMMU: false)
+            let session = try ManagementSession(target, try target.open(unsafeNoIOMMU: false))
             let list = try #require(try session.list())
             #expect(list.map(\.id) == [1] && list[0].isStatic)
             session.close()

@@ -2,7 +2,6 @@ import ArgumentParser
 import DeviceCheck
 import Glibc
 import PCI
-import VFIO
 
 /// `vhost-pci device check`.
 struct DeviceCheckCommand: ParsableCommand {
@@ -37,13 +36,7 @@ struct DeviceCheckCommand: ParsableCommand {
 
     func run() throws {
         try CommandFailure.reporting(json: host.json) {
-            let function = try target.open(
-                unsafeNoIOMMU: opening.unsafeNoIOMMU,
-                in: host.tree
-            )
-            if let warning = (function as? any HostFunction)?.warning {
-                StepReporter.write("vhost-pci: \(warning)\n", to: STDERR_FILENO)
-            }
+            let function = try opening.open(target, in: host.tree)
             let results = try DeviceCheck.run(function, only: only) { result in
                 guard !host.json else { return }
                 StepReporter.write(DeviceCheckReport.line(result) + "\n", to: STDOUT_FILENO)

@@ -1,5 +1,8 @@
 import ArgumentParser
+import Glibc
 import HostSystem
+import PCI
+import VFIO
 
 /// `vhost-pci device`: bring-up of PCI functions.
 struct DeviceCommand: ParsableCommand {
@@ -49,4 +52,13 @@ struct OpenOptions: ParsableArguments {
         help: "Drive a device that no IOMMU keeps from overwriting any memory."
     )
     var unsafeNoIOMMU = false
+
+    /// Opens a device for driving it; what makes that dangerous is told on standard error.
+    func open(_ target: DeviceTarget, in tree: HostTree = .live) throws -> any PCIFunction {
+        let function = try target.open(unsafeNoIOMMU: unsafeNoIOMMU, in: tree)
+        if let warning = (function as? any HostFunction)?.warning {
+            StepReporter.write("vhost-pci: \(warning)\n", to: STDERR_FILENO)
+        }
+        return function
+    }
 }

@@ -1,8 +1,6 @@
 import AdminQueue
-import Glibc
 import HostSystem
 import PCI
-import VFIO
 import Virtio
 import VirtioSpec
 
@@ -15,20 +13,7 @@ final class ManagementSession {
     let loop: EventLoop
     let offered: FeatureBits
 
-    /// Opens `target` and drives it; refuses what is no management device.
-    convenience init(
-        _ target: DeviceTarget,
-        unsafeNoIOMMU: Bool,
-        in tree: HostTree = .live
-    ) throws {
-        let function = try target.open(unsafeNoIOMMU: unsafeNoIOMMU, in: tree)
-        if let warning = (function as? any HostFunction)?.warning {
-            StepReporter.write("vhost-pci: \(warning)\n", to: STDERR_FILENO)
-        }
-        try self.init(target, function)
-    }
-
-    /// Drives a function that is open.
+    /// Drives `function`, which `target` led to; refuses what is no management device.
     init(_ target: DeviceTarget, _ function: any PCIFunction) throws {
         self.target = target
         let transport = try PCITransport(function: function)
@@ -37,7 +22,8 @@ final class ManagementSession {
             throw HostRefusal(
                 "mgmt/type",
                 "\(target) is a \(transport.deviceType) device, not a management device",
-                remedy: "`vhost-pci device list --virtio` shows what each device is"
+                remedy: "give one of type management: `vhost-pci device show TARGET` tells what a"
+                    + " device is"
             )
         }
         loop = try EventLoop()

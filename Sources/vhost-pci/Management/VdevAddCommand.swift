@@ -42,14 +42,13 @@ struct VdevAddCommand: ParsableCommand {
     @Flag(help: "Keep the device until interrupted.")
     var hold = false
 
-    @Flag(help: "Print the command that would be sent, and touch nothing.")
-    var dryRun = false
+    @OptionGroup var mode: VirtualDeviceChangeOptions
 
     func validate() throws {
         if let queueSize, queueSize == 0 || queueSize & (queueSize - 1) != 0 || queueSize > 32768 {
             throw ValidationError("--queue-size is a power of two of at most 32768")
         }
-        if hold, dryRun { throw ValidationError("--hold and --dry-run exclude each other") }
+        if hold, mode.dryRun { throw ValidationError("--hold and --dry-run exclude each other") }
     }
 
     /// What the options ask for.
@@ -66,27 +65,26 @@ struct VdevAddCommand: ParsableCommand {
 
     func run() throws {
         let command = VirtualDeviceCommand.create(type: type.type, attributes: attributes.bytes)
-        var change = VirtualDeviceChange(
+        let change = VirtualDeviceChange(
             "add",
             target: "\(options.target)",
             [VirtualDeviceChange.Command(command)]
         )
-        if dryRun { return try options.tell(change, change.lines(done: "")) }
+        // Before the device is there: an interrupt shall not end the command without it.
         let signals =
             hold
             ? FileDescriptor(
                 owning: try checked(shim_termination_signals(), "watch for signals")
             ) : nil
-        try options.work { session in
+        try mode.run(change, options) { session, change in
             let id = try session.driver.create(type: type.type, attributes: attributes)
             change.id = id
-            change.isDryRun = false
-            change.isChanged = true
             change.device = try? session.show(id)
             change.notes = [Self.lifetime(options.target, isHeld: hold)]
-            try options.tell(change, change.lines(done: "virtual device \(id), \(type.type)"))
+            return "virtual device \(id), \(type.type)"
+        } hold: { session, change in
             if let signals { try session.wait(for: signals) }
-            try session.driver.destroy(id)
+            if let id = change.id { try session.driver.destroy(id) }
         }
     }
 

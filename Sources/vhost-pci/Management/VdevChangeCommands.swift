@@ -15,8 +15,7 @@ struct VdevSetCommand: ParsableCommand {
     @Option(help: "OFFSET=BYTES, such as 6=0100. May be given several times.")
     var configuration: [ConfigurationWrite] = []
 
-    @Flag(help: "Print the commands that would be sent, and touch nothing.")
-    var dryRun = false
+    @OptionGroup var mode: VirtualDeviceChangeOptions
 
     func validate() throws {
         guard !configuration.isEmpty else {
@@ -25,17 +24,17 @@ struct VdevSetCommand: ParsableCommand {
     }
 
     func run() throws {
-        try VdevChange.run(
-            "set",
-            options,
-            configuration.map { .configurationSet(offset: $0.offset, bytes: $0.bytes) },
-            dryRun: dryRun
-        ) { session in
+        let commands = configuration.map {
+            VirtualDeviceCommand.configurationSet(offset: $0.offset, bytes: $0.bytes)
+        }
+        let change = options.change("set", commands)
+        try mode.run(change, options.management) { session, change in
             let device = try session.driver.transport(for: options.id)
             for write in configuration {
                 try device.writeConfiguration(write.bytes, at: Int(write.offset))
             }
-            return try session.show(options.id)
+            change.device = try session.show(options.id)
+            return "set: virtual device \(options.id)"
         }
     }
 }
@@ -49,13 +48,14 @@ struct VdevResetCommand: ParsableCommand {
 
     @OptionGroup var options: VirtualDeviceOptions
 
-    @Flag(help: "Print the command that would be sent, and touch nothing.")
-    var dryRun = false
+    @OptionGroup var mode: VirtualDeviceChangeOptions
 
     func run() throws {
-        try VdevChange.run("reset", options, [.statusSet([])], dryRun: dryRun) { session in
+        let change = options.change("reset", [.statusSet([])])
+        try mode.run(change, options.management) { session, change in
             try session.driver.transport(for: options.id).reset()
-            return try session.show(options.id)
+            change.device = try session.show(options.id)
+            return "reset: virtual device \(options.id)"
         }
     }
 }
@@ -69,42 +69,26 @@ struct VdevDelCommand: ParsableCommand {
 
     @OptionGroup var options: VirtualDeviceOptions
 
-    @Flag(help: "Print the command that would be sent, and touch nothing.")
-    var dryRun = false
+    @OptionGroup var mode: VirtualDeviceChangeOptions
 
     func run() throws {
-        try VdevChange.run("del", options, [.destroy], dryRun: dryRun) { session in
+        let change = options.change("del", [.destroy])
+        try mode.run(change, options.management) { session, _ in
             try session.driver.destroy(options.id)
-            return nil
+            return "del: virtual device \(options.id)"
         }
     }
 }
 
-/// A change of one virtual device, from the commands it takes to what is told of it.
-enum VdevChange {
-    /// Carries `body` out, unless it is a dry run, and tells of it.
-    static func run(
-        _ operation: String,
-        _ options: VirtualDeviceOptions,
-        _ commands: [VirtualDeviceCommand],
-        dryRun: Bool,
-        _ body: (ManagementSession) throws -> VirtualDeviceReport?
-    ) throws {
-        let management = options.management
-        var change = VirtualDeviceChange(
+extension VirtualDeviceOptions {
+    /// A change of this virtual device by `commands`.
+    func change(_ operation: String, _ commands: [VirtualDeviceCommand]) -> VirtualDeviceChange {
+        VirtualDeviceChange(
             operation,
             target: "\(management.target)",
-            id: options.id,
-            commands.map { VirtualDeviceChange.Command($0, for: options.id) }
+            id: id,
+            commands.map { VirtualDeviceChange.Command($0, for: id) }
         )
-        if dryRun { return try management.tell(change, change.lines(done: "")) }
-        try management.work { session in
-            change.device = try body(session)
-            change.isDryRun = false
-            change.isChanged = true
-            let done = "\(operation): virtual device \(options.id)"
-            try management.tell(change, change.lines(done: done))
-        }
     }
 }
 

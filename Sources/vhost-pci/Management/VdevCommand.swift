@@ -40,20 +40,6 @@ struct DeviceTypeName: ExpressibleByArgument {
     }
 }
 
-/// What commands take that are about one virtual device.
-struct VirtualDeviceOptions: ParsableArguments {
-    @OptionGroup var management: ManagementOptions
-
-    @Argument(help: "Id of the virtual device, as `vdev list` shows it.")
-    var id: UInt64
-
-    func validate() throws {
-        guard id > 0 else {
-            throw ValidationError("id 0 is the management device itself; ids begin with 1")
-        }
-    }
-}
-
 /// `vhost-pci vdev list`.
 struct VdevListCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -38,7 +38,11 @@ struct ControlCommand: ParsableCommand {
             throw ValidationError("--wait takes 0 to 3600 seconds")
         }
         guard ControlRequest(words) != nil else {
-            throw ValidationError("'\(words.joined(separator: " "))' is no method with parameters")
+            throw ValidationError(
+                "'\(words.joined(separator: " ").prefix(100))' is no method with parameters: give"
+                    + " a method, as `device show`, then each parameter once, as KEY=VALUE or in one"
+                    + " JSON object"
+            )
         }
     }
 
@@ -64,24 +68,27 @@ struct ControlRequest: Equatable {
     let method: String
     var parameters: [String: RPCValue] = [:]
 
-    /// Reads `device add name=x kind=net`; `nil` for what has no method.
+    /// Reads `device add name=x kind=net`; `nil` for what is no method with parameters.
     init?(_ words: [String]) {
         let bare = words.prefix { !$0.contains("=") && !$0.hasPrefix("{") }
-        var parts = bare.flatMap { $0.split(separator: ".").map(String.init) }
-        guard !parts.isEmpty, bare.allSatisfy({ !$0.isEmpty }) else { return nil }
-        let method = parts.prefix(2).joined(separator: ".")
-        if parts.count > 2, bare.count > 1, let parameter = Self.alone[method],
-            let word = bare.last
-        {
+        guard let first = bare.first, bare.allSatisfy({ !$0.isEmpty }) else { return nil }
+        // `device.show`, or `device show`; what is behind that is a parameter, points and all.
+        let isWhole = first.contains(".")
+        let method = isWhole ? first : bare.prefix(2).joined(separator: ".")
+        let rest = bare.dropFirst(isWhole ? 1 : 2)
+        if let parameter = Self.alone[method], let word = rest.first {
+            guard rest.count == 1 else { return nil }
             parameters[parameter] = .text(word)
-            parts = Array(parts.prefix(2))
+        } else if !rest.isEmpty {
+            return nil
         }
-        self.method = parts == ["reload"] ? "config.reload" : parts.joined(separator: ".")
+        self.method = method == "reload" ? "config.reload" : method
         for word in words.dropFirst(bare.count) {
             if word.hasPrefix("{") {
                 guard let members = (try? RPCValue.parse(Array(word.utf8)))?.members else {
                     return nil
                 }
+                guard parameters.keys.allSatisfy({ members[$0] == nil }) else { return nil }
                 parameters.merge(members) { $1 }
             } else {
                 let pair = word.split(
@@ -89,7 +96,9 @@ struct ControlRequest: Equatable {
                     maxSplits: 1,
                     omittingEmptySubsequences: false
                 )
-                guard pair.count == 2, !pair[0].isEmpty else { return nil }
+                guard pair.count == 2, !pair[0].isEmpty, parameters[String(pair[0])] == nil else {
+                    return nil
+                }
                 parameters[String(pair[0])] = Self.value(String(pair[1]))
             }
         }
@@ -208,7 +217,8 @@ struct ControlConnection {
         HostRefusal(
             "ctl/answer",
             "the daemon at \(path) ended the connection without an answer\(why)",
-            remedy: "what it printed last tells why; start it again if it is gone"
+            remedy: "what it printed last tells why, such as that this is no control socket; start"
+                + " it again if it is gone"
         )
     }
 

@@ -31,7 +31,11 @@ extension Daemon {
         }
         do {
             guard let known else {
-                let near = Nearest.offer(for: request.method, among: Self.methods.map(\.name))
+                let below = Self.methods.map(\.name).filter { $0.hasPrefix("\(request.method).") }
+                let near =
+                    below.isEmpty
+                    ? Nearest.offer(for: request.method, among: Self.methods.map(\.name))
+                    : "; there are \(below.joined(separator: ", "))"
                 throw RPCError(.method, "there is no method '\(request.method.prefix(64))'\(near)")
             }
             let result = try carryOut(request, known)

@@ -50,6 +50,13 @@ final class Daemon {
             socketGroup: configuration.socketGroup,
             activated: activated
         )
+        for name in activated.unused(configuration) {
+            reporter.step(
+                "serve/activation: a socket was handed over as '\(name)', and nothing here has that"
+                    + " name; FileDescriptorName= is that of a device, or `control`",
+                level: .warning
+            )
+        }
         self.context = context
         devices = DeviceSet(
             control: configuration.control,

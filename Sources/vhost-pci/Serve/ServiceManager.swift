@@ -84,16 +84,17 @@ struct ActivatedSockets {
         guard environment["LISTEN_PID"] == "\(getpid())",
             let text = environment["LISTEN_FDS"], let count = Int(text), count > 0
         else { return }
-        let names = (environment["LISTEN_FDNAMES"] ?? "").split(
-            separator: ":",
-            omittingEmptySubsequences: false
-        ).map(String.init)
+        let list = environment["LISTEN_FDNAMES"] ?? ""
+        let names =
+            list.isEmpty
+            ? [] : list.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
         guard count <= Self.limit, names.count == count, Set(names).count == count else {
             throw HostRefusal(
                 "serve/activation",
-                "\(count) sockets were handed over, with \(names.count) names:"
-                    + " \(names.joined(separator: ", "))",
-                remedy: "give each socket unit its own FileDescriptorName="
+                "\(count) sockets were handed over, with \(names.count) names"
+                    + "\(names.isEmpty ? "" : ": ")\(names.joined(separator: ", "))",
+                remedy: "give each socket unit its own FileDescriptorName=, such as net0 for the"
+                    + " device of that name"
             )
         }
         for (index, name) in names.enumerated() {
@@ -111,6 +112,16 @@ struct ActivatedSockets {
     /// Adds a socket that was handed over in another way.
     mutating func add(_ socket: FileDescriptor, for device: String, _ end: String) {
         sockets["\(device).\(end)"] = socket
+    }
+
+    /// Names that no device of a configuration goes by, nor its control socket.
+    func unused(_ configuration: ServeConfiguration) -> [String] {
+        var known: Set<String> = configuration.control == nil ? [] : ["control"]
+        for device in configuration.devices {
+            known.formUnion(["", ".vfio-user", ".vhost-user"].map { device.name + $0 })
+            known.formUnion(device.peers.indices.map { "\(device.name).\($0)" })
+        }
+        return sockets.keys.filter { !known.contains($0) }.sorted()
     }
 
     /// The socket for a device's end, `vfio-user` or `vhost-user`: named after both, or after the
