@@ -64,20 +64,27 @@ guest_boot() {
 # address. Its memory is shared, as vhost-user needs: a memfd, or the file `guest_memory`, which the same
 # guest finds again when it is started again, or what the arguments `guest_shape` say of memory and CPUs.
 # `vectors=0`: with MSI-X, QEMU 7.2 under TCG crashes when it starts a vhost device. `guest_reconnects` is
-# what QEMU's socket is told when it has to come back.
-guest_memory='' guest_shape=() guest_reconnects=''
+# what QEMU's socket is told when it has to come back. With `guest_port` the device, `nic`, is behind a port
+# of that name, from which it can be unplugged, by QMP at $work/NAME.qmp.
+guest_memory='' guest_shape=() guest_reconnects='' guest_port=''
 guest_start() {
-    local memory=memory-backend-memfd shape
+    local memory=memory-backend-memfd shape bus=''
     [ -z "$guest_memory" ] || memory="memory-backend-file,mem-path=$guest_memory"
     shape=(-smp 1 -m 384 -object "$memory,id=memory,size=384M,share=on" -machine memory-backend=memory)
     [ ${#guest_shape[@]} = 0 ] || shape=("${guest_shape[@]}")
+    if [ -n "$guest_port" ]; then
+        bus=,id=nic,bus=$guest_port
+        shape+=(-device "pcie-root-port,id=$guest_port,chassis=1,slot=1" -qmp "unix:$work/$1.qmp,server=on,wait=off")
+    fi
     guest_boot "$1" "load=virtio_pci,virtio_net address=$3" -M q35 "${shape[@]}" \
         -chardev "socket,id=peer,path=$2$guest_reconnects" -netdev vhost-user,id=net,chardev=peer \
-        -device "virtio-net-pci,netdev=net,disable-legacy=on,romfile=,vectors=0,mac=52:54:00:00:00:0$4"
+        -device "virtio-net-pci,netdev=net,disable-legacy=on,romfile=,vectors=0,mac=52:54:00:00:00:0$4$bus"
 }
 
 guest_await() {
-    await_line "$work/$1.reply.out" '^@@ ready' "$2" "$1" || fail "guest $1 does not come up"
+    await_line "$work/$1.reply.out" '^@@ ready' "$2" "$1" && return
+    alive "$1" || fail "guest $1 ended before it was up: $(tail -n 1 "$work/$1.err")"
+    fail "guest $1 is not up after $2 s"
 }
 
 # guest_send NAME COMMAND: starts a command without waiting for it; sets `sent_number`. It becomes one
@@ -85,6 +92,8 @@ guest_await() {
 guest_send() {
     local name=$1 line
     shift
+    # In a subshell the number would be lost, and the next command take this one's answer for its own.
+    [ "$BASHPID" = $$ ] || { echo "guest $name is asked in a subshell: $*" >&2 && exit 1; }
     line=$*
     sent_number=$((guest_count[$name] + 1))
     guest_count[$name]=$sent_number
@@ -96,8 +105,10 @@ guest_do() {
     local name=$1 seconds=$2 log=$work/$1.reply.out line
     shift 2
     guest_send "$name" "$*"
-    await_line "$log" "^@@ $sent_number " "$seconds" "$name" ||
+    if ! await_line "$log" "^@@ $sent_number " "$seconds" "$name"; then
+        alive "$name" || fail "guest $name ended under: $*"
         fail "guest $name: no answer in $seconds s to: $*"
+    fi
     reply=$(awk -v number="$sent_number" '
         /^@@ / { if ($2 == number) exit; text = ""; next }
         { text = text $0 "\n" }

@@ -196,6 +196,19 @@ make_namespace() {
     ip -n "$namespace" link set lo up
 }
 
+# make_memory_folder: sets `memory_folder` to a new folder of files in memory. Those of killed runs go
+# first, as with namespaces: what is in them is as good as lost to the machine.
+make_memory_folder() {
+    local old
+    [ -d /dev/shm ] || skip "no /dev/shm"
+    for old in /dev/shm/vhost-pci-rig-*; do
+        [ -d "/proc/${old##*-}" ] || rm -rf "$old"
+    done
+    memory_folder=/dev/shm/vhost-pci-rig-$$
+    mkdir -m 700 "$memory_folder" || skip "cannot make a folder in /dev/shm"
+    folders+=("$memory_folder")
+}
+
 # inside COMMAND…: runs it in the namespace (exec: its process id is the one we know)
 inside() { ip netns exec "$namespace" "$@"; }
 

@@ -26,12 +26,16 @@ serve_listens() {
 # peer_device: a vhost-pci-net device as serve_start takes it, for machine 1
 peer_device() { echo "name: m1, kind: vhost-pci-net, vhost-user: $work/m1.peer, vfio-user: $work/m1"; }
 
-# serve_stop: the polite way, within 5 s
+# serve_stop: the polite way, within 5 s; its sockets are gone then
 serve_stop() {
+    local path
     alive serve || fail "the daemon ended before it was asked to"
     kill -TERM "${pid_of[serve]}"
     await_end serve 5 || fail "the daemon does not end within 5 s of SIGTERM"
     [ "$ended" = 0 ] || fail "the daemon ended with status $ended"
+    for path in $(sed -n 's/.*listening on //p' "$work/serve.out"); do
+        [ ! -e "$path" ] || fail "the daemon left $(basename "$path") behind"
+    done
 }
 
 # idle_peer: DPDK's driver behind the vhost-pci-net of `peer_device`, which is there when it knows whose
@@ -129,21 +133,8 @@ nested_port() {
 nested_reset() {
     local ready until=$((SECONDS + 120))
     ready=$(grep -c '^@@ ready' "$work/m.reply.out")
-    python3 - "$work/m.qmp" >"$work/reset.out" <<'END' || fail "QEMU does not reset the machine: $(cat "$work/reset.out")"
-import json, socket, sys
-monitor = socket.socket(socket.AF_UNIX)
-monitor.settimeout(30)
-monitor.connect(sys.argv[1])
-stream = monitor.makefile("rw")
-stream.readline()
-commands = [("qmp_capabilities", {}), ("set-action", {"reboot": "reset"}), ("system_reset", {})]
-for name, arguments in commands:
-    stream.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
-    stream.flush()
-    while "return" not in (answer := json.loads(stream.readline())):
-        if "error" in answer:
-            sys.exit(str(answer))
-END
+    "$rig_folder/qmp" "$work/m.qmp" 'set-action {"reboot": "reset"}' system_reset 2>"$work/reset.err" ||
+        fail "QEMU does not reset the machine: $(cat "$work/reset.err")"
     until [ "$(grep -c '^@@ ready' "$work/m.reply.out")" -gt "$ready" ]; do
         alive m && [ "$SECONDS" -lt "$until" ] || fail "the machine does not come up after its reset"
         sleep 0.05
