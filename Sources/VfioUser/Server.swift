@@ -33,14 +33,8 @@ public final class Server: PCIHost {
     private let loop: EventLoop
     private let limits: ServerLimits
     private let report: ((ServerEvent) -> Void)?
-    private var listener: UnixListener?
-    private var watch: EventLoop.Source?
-    private var pause: EventLoop.Source?
-    private var acceptPause: UInt64
+    private var acceptor: Acceptor?
     private var client: ServedClient?
-
-    /// Most connections that one turn takes from the queue.
-    private static let acceptsPerTurn = 16
 
     /// Listens at `path`, replacing a socket that nobody serves any more.
     ///
@@ -70,20 +64,23 @@ public final class Server: PCIHost {
         report: ((ServerEvent) -> Void)? = nil
     ) throws(SystemError) {
         self.endpoint = endpoint
-        self.listener = listener
         path = listener.path
         self.loop = loop
         self.limits = limits
         self.report = report
-        acceptPause = limits.acceptPause
         endpoint.attach(self)
-        try listen()
+        acceptor = try Acceptor(
+            listener,
+            loop: loop,
+            pause: limits.acceptPause,
+            onConnection: { [weak self] socket in self?.serve(socket) },
+            onFailure: { [weak self] error in self?.acceptFailed(error) }
+        )
     }
 
     deinit {
         client?.abandon()
-        if let watch { loop.remove(watch) }
-        if let pause { loop.remove(pause) }
+        acceptor?.close()
     }
 
     /// True while a client is served.
@@ -97,11 +94,7 @@ public final class Server: PCIHost {
     /// Ends the present connection and stops listening; the path is removed.
     public func close() {
         disconnect("the server is closed")
-        if let watch { loop.remove(watch) }
-        if let pause { loop.remove(pause) }
-        watch = nil
-        pause = nil
-        listener = nil
+        acceptor?.close()
     }
 
     // MARK: - The function's host
@@ -154,28 +147,11 @@ public final class Server: PCIHost {
 
     // MARK: - Accepting
 
-    private func listen() throws(SystemError) {
-        guard let listener else { return }
-        watch = try loop.watch(listener.descriptor) { [weak self] in self?.accept() }
-    }
-
-    private func accept() {
-        for _ in 0..<Server.acceptsPerTurn {
-            do throws(SystemError) {
-                guard let socket = try listener?.accept() else { return }
-                acceptPause = limits.acceptPause
-                serve(socket)
-            } catch {
-                return acceptFailed(error)
-            }
-        }
-    }
-
     private func serve(_ socket: UnixSocket) {
         // A client that was killed and started again may be here before the loop has seen the end of
         // its first connection.
         if let present = client, present.isHungUp { present.end("closed by the client") }
-        guard listener != nil else { return }
+        guard acceptor?.isOpen == true else { return }
         guard client == nil else {
             let who = socket.peerProcess.map { "process \($0)" } ?? "another process"
             return count(Refusal(.busy, "\(who) connects while a client is served"))
@@ -188,23 +164,8 @@ public final class Server: PCIHost {
         served.start()
     }
 
-    /// Without a free descriptor the connection stays in the queue and the socket stays readable:
-    /// looking away for a while is what keeps the loop from spinning (HI-I19).
     private func acceptFailed(_ error: SystemError) {
         let id: FaultID = error.errno == .tooManyDescriptors ? .noDescriptors : .transfer
         count(Refusal(id, error.description))
-        if let watch { loop.remove(watch) }
-        watch = nil
-        pause = loop.after(milliseconds: acceptPause) { [weak self] in self?.listenAgain() }
-        acceptPause = min(acceptPause * 2, limits.acceptPause * 10)
-    }
-
-    private func listenAgain() {
-        pause = nil
-        do throws(SystemError) {
-            try listen()
-        } catch {
-            acceptFailed(error)
-        }
     }
 }

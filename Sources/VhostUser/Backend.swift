@@ -21,14 +21,8 @@ public final class Backend {
     private let loop: EventLoop
     private let limits: BackendLimits
     private var offer: BackendOffer
-    private var listener: UnixListener?
-    private var watch: EventLoop.Source?
-    private var pause: EventLoop.Source?
-    private var acceptPause: UInt64
+    private var acceptor: Acceptor?
     private var frontend: ServedFrontend?
-
-    /// Most connections that one turn takes from the queue.
-    private static let acceptsPerTurn = 16
 
     /// Listens at `path`, replacing a socket that nobody serves any more.
     ///
@@ -63,15 +57,18 @@ public final class Backend {
         self.offer = offer
         self.limits = limits
         self.delegate = delegate
-        acceptPause = limits.acceptPause
-        self.listener = listener
-        try listen()
+        acceptor = try Acceptor(
+            listener,
+            loop: loop,
+            pause: limits.acceptPause,
+            onConnection: { [weak self] socket in self?.serve(socket) },
+            onFailure: { [weak self] error in self?.acceptFailed(error) }
+        )
     }
 
     deinit {
         frontend?.abandon()
-        if let watch { loop.remove(watch) }
-        if let pause { loop.remove(pause) }
+        acceptor?.close()
     }
 
     /// True while a front-end is served.
@@ -95,11 +92,7 @@ public final class Backend {
     /// Ends the present connection and stops listening; the path is removed.
     public func close() {
         disconnect("the back-end is closed")
-        if let watch { loop.remove(watch) }
-        if let pause { loop.remove(pause) }
-        watch = nil
-        pause = nil
-        listener = nil
+        acceptor?.close()
     }
 
     /// Counts a broken rule and tells the delegate.
@@ -116,29 +109,12 @@ public final class Backend {
 
     // MARK: - Accepting
 
-    private func listen() throws(SystemError) {
-        guard let listener else { return }
-        watch = try loop.watch(listener.descriptor) { [weak self] in self?.accept() }
-    }
-
-    private func accept() {
-        for _ in 0..<Backend.acceptsPerTurn {
-            do throws(SystemError) {
-                guard let socket = try listener?.accept() else { return }
-                acceptPause = limits.acceptPause
-                serve(socket)
-            } catch {
-                return acceptFailed(error)
-            }
-        }
-    }
-
     private func serve(_ socket: UnixSocket) {
         // A front-end that was killed and started again may be here before the loop has seen the
         // end of its first connection; it must not be turned away for that.
         if let present = frontend, present.isHungUp { present.end(.closed) }
         // The device may have closed the back-end when it heard of that end.
-        guard listener != nil else { return }
+        guard acceptor?.isOpen == true else { return }
         guard frontend == nil else {
             // Closing is the only refusal that the protocol has before its first message.
             let who = socket.peerProcess.map { "process \($0)" } ?? "another process"
@@ -156,23 +132,8 @@ public final class Backend {
         served.start()
     }
 
-    /// Without a free descriptor the connection stays in the queue and the socket stays readable:
-    /// looking away for a while is what keeps the loop from spinning (HI-I19).
     private func acceptFailed(_ error: SystemError) {
         let id: ViolationID = error.errno == .tooManyDescriptors ? .noDescriptors : .transfer
         count(Violation(id, error.description))
-        if let watch { loop.remove(watch) }
-        watch = nil
-        pause = loop.after(milliseconds: acceptPause) { [weak self] in self?.listenAgain() }
-        acceptPause = min(acceptPause * 2, limits.acceptPause * 10)
-    }
-
-    private func listenAgain() {
-        pause = nil
-        do throws(SystemError) {
-            try listen()
-        } catch {
-            acceptFailed(error)
-        }
     }
 }

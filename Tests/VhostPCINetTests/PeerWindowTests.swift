@@ -137,7 +137,8 @@ import VirtioSpec
         #expect(window.loss == nil)
     }
 
-    @Test func `HI-I11: a file that was cut is seen, though nobody here touches its pages`() throws {
+    @Test func `HI-I11: a file that was cut is seen, though nobody here touches its pages`() throws
+    {
         let (window, bar) = try window()
         let foreign = try PeerMemory.unsealed(size: 8192)
         try window.place([PeerMemory.region(of: foreign, at: 0x1000, size: 8192)])
