@@ -13,8 +13,7 @@ final class ServedPeerNet: ServedDevice {
     private let peerPath: String
     private let socket: VfioUserSocket
     private let events: ServedEvents
-    private var connections: UInt64 = 0
-    private var isPeerThere = false
+    private let peer: PeerRecord
     /// Why the function could not be presented; tried again until it can.
     private var failure: String?
     private var nextTry = Deadline(milliseconds: 0)
@@ -26,6 +25,8 @@ final class ServedPeerNet: ServedDevice {
         self.settings = settings
         self.context = context
         events = ServedEvents(context.reporter)
+        peerPath = settings.vhostUser ?? ""
+        peer = PeerRecord(peerPath, of: settings.name, events)
         var options = VhostPCINetDevice.Options()
         options.sharesAddressSpace = false
         options.windowHeadroom = UInt64(settings.headroom)
@@ -35,26 +36,12 @@ final class ServedPeerNet: ServedDevice {
             loop: context.loop,
             options: options
         )
-        peerPath = settings.vhostUser ?? ""
         socket = VfioUserSocket(settings.name, settings.vfioUser ?? "", context, events)
         socket.onChange = { [weak device] isConnected in device?.isWindowFixed = isConnected }
-        device.report = { [weak self] event in self?.follow(event) }
+        device.report = { [peer] event in peer.follow(event) }
         device.windowsChanged = { [weak self] in self?.present() }
         try device.listen(on: context.listener(settings.name, "vhost-user", path: peerPath))
         context.tellListening(settings.name, peerPath)
-    }
-
-    private func follow(_ event: DeviceEvent) {
-        switch event {
-        case .peerConnected:
-            connections += 1
-            isPeerThere = true
-        case .peerGone: isPeerThere = false
-        default: break
-        }
-        var id: String?
-        if case .refused(let refusal) = event { id = refusal.id }
-        events.tell("\(event)", from: settings.name, id: id)
     }
 
     /// The windows are laid out: a function that shows them takes the place of the one before.
@@ -75,13 +62,7 @@ final class ServedPeerNet: ServedDevice {
     }
 
     var report: ServedDeviceReport {
-        let peer = ServedDeviceReport.Socket(
-            end: "vhost-user",
-            path: peerPath,
-            state: isPeerThere ? .connected : .listening,
-            connections: connections
-        )
-        var report = ServedDeviceReport(settings, sockets: [peer, socket.report], events)
+        var report = ServedDeviceReport(settings, sockets: [peer.report, socket.report], events)
         report.phase = device.phase.rawValue
         report.queuePairs = settings.queuePairs
         return report

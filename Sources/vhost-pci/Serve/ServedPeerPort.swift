@@ -11,20 +11,18 @@ final class ServedPeerPort: ServedDevice {
     private let device: VhostPCINetDevice
     private let driver: VhostPCINetDriver
     private let host: PeerPortHost
-    private let path: String
-    private let port: PortID
     private let events: ServedEvents
-    private var connections: UInt64 = 0
-    private var isPeerThere = false
+    private let peer: PeerRecord
 
     init(_ settings: DeviceSettings, _ context: ServeContext) throws {
         self.settings = settings
         let events = ServedEvents(context.reporter)
         self.events = events
-        path = settings.vhostUser ?? ""
+        let path = settings.vhostUser ?? ""
+        peer = PeerRecord(path, of: "\(settings.name) device", events)
         let listener = try context.listener(settings.name, "vhost-user", path: path)
         let engine = try context.dataPlane.running()
-        port = try context.dataPlane.port(settings.name)
+        let port = try context.dataPlane.port(settings.name)
         device = VhostPCINetDevice(
             name: settings.name,
             window: PeerWindowSlice(
@@ -46,39 +44,18 @@ final class ServedPeerPort: ServedDevice {
             loop: context.loop,
             host: host
         )
-        device.report = { [weak self] event in self?.follow(event) }
+        device.report = { [peer] event in peer.follow(event) }
         try driver.start()
         try device.listen(on: listener)
         context.tellListening(name, path)
     }
 
-    private func follow(_ event: DeviceEvent) {
-        switch event {
-        case .peerConnected:
-            connections += 1
-            isPeerThere = true
-        case .peerGone: isPeerThere = false
-        default: break
-        }
-        var id: String?
-        if case .refused(let refusal) = event { id = refusal.id }
-        events.tell("\(event)", from: "\(settings.name) device", id: id)
-    }
-
     func look(_ report: EngineReport?) {
-        for port in report?.ports ?? [] where port.name == settings.name {
-            for pair in port.brokenPairs { device.ringsBroke(pair: pair) }
-        }
+        for pair in host.brokenPairs.keys { device.ringsBroke(pair: pair) }
     }
 
     var report: ServedDeviceReport {
-        let socket = ServedDeviceReport.Socket(
-            end: "vhost-user",
-            path: path,
-            state: isPeerThere ? .connected : .listening,
-            connections: connections
-        )
-        var report = ServedDeviceReport(settings, sockets: [socket], events)
+        var report = ServedDeviceReport(settings, sockets: [peer.report], events)
         report.phase = device.phase.rawValue
         report.queuePairs = settings.queuePairs
         return report
