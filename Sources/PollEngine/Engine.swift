@@ -143,6 +143,19 @@ public final class Engine {
         pairs: consuming PortPairs,
         memory: MemoryTable
     ) throws(EngineError) {
+        do throws(EngineError) {
+            try begin(id, pairs: pairs, memory: memory)
+        } catch {
+            if ports.indices.contains(id.index) { ports[id.index].fail(error) }
+            throw error
+        }
+    }
+
+    private func begin(
+        _ id: PortID,
+        pairs: consuming PortPairs,
+        memory: MemoryTable
+    ) throws(EngineError) {
         let port = try detachedPort(id, kind: .peer, else: "only a peer has queue pairs")
         guard (1...PortPairs.limit).contains(pairs.count) else {
             throw .pairCount(pairs.count, limit: PortPairs.limit)

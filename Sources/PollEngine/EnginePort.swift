@@ -19,6 +19,9 @@ final class EnginePort {
     var link = Link.detached
     /// Times it was attached.
     private(set) var connections = 0
+    /// Why the last attempt to attach it failed; `nil` since one succeeded.
+    private var failure: String?
+    private var failures: UInt64 = 0
     /// Totals of attachments that are over.
     private var past = PortRecord()
     /// Attachments that ended with a broken ring, by error id.
@@ -30,8 +33,15 @@ final class EnginePort {
         self.kind = kind
     }
 
+    /// Notes an attempt that failed.
+    func fail(_ error: EngineError) {
+        failure = error.description
+        failures += 1
+    }
+
     /// Notes a new attachment.
     func begin(_ attachment: PortAttachment, _ worker: Worker) {
+        failure = nil
         link = .attached(attachment, worker)
         connections += 1
     }
@@ -49,6 +59,8 @@ final class EnginePort {
     func report() -> EngineReport.Port {
         var report = EngineReport.Port(id: id, name: name, kind: kind, isAttached: false)
         report.connections = connections
+        report.failure = failure
+        report.attachFailures = failures
         report.ringErrors = pastErrors
         var total = past
         switch link {

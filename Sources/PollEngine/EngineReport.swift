@@ -47,6 +47,10 @@ public struct EngineReport: Sendable {
         public var isAttached: Bool
         /// Times it was attached.
         public var connections: Int
+        /// Why the last attempt to attach it failed; `nil` since one succeeded.
+        public var failure: String?
+        /// Attempts to attach it that failed.
+        public var attachFailures: UInt64 = 0
         /// CPU of the worker that serves it.
         public var core: Int?
         /// NUMA node of the peer's memory, where known; another than the worker's costs speed.

@@ -32,6 +32,8 @@ struct DriverState: Sendable, Equatable {
         case mapped
         /// The window could not be mapped.
         case mappingFailed(Refusal)
+        /// The host works no ring that it was handed.
+        case connectionFailed(Refusal)
         /// We want to let go of the device.
         case stop
         /// The device's OFF did not come in time (HI-G8).
@@ -94,6 +96,7 @@ struct DriverState: Sendable, Equatable {
         case .mappingFailed(let refusal):
             guard phase == .mapping else { return [] }
             return forget() + [.report(.refused(refusal))]
+        case .connectionFailed(let refusal): return connectionFailed(refusal)
         case .stop: return stop()
         case .offTimeout:
             guard phase == .stopping else { return [] }
@@ -227,6 +230,14 @@ extension DriverState {
         guard stated.count == 1, let bits = stated.first else { return nil }
         let agreed = bits == 0 ? features : FeatureBits(rawValue: bits)
         return agreed.isSubset(of: features) ? agreed : nil
+    }
+
+    /// The link goes down: the peer comes again and is tried anew. The device's OFF is not answered, it
+    /// is the answer.
+    private mutating func connectionFailed(_ refusal: Refusal) -> [Action] {
+        guard phase == .connected else { return [] }
+        hasAskedAgain = true
+        return forget() + [.sendOff, .report(.refused(refusal)), .report(.disconnected)]
     }
 
     private mutating func off() -> [Action] {

@@ -81,14 +81,18 @@ extension VhostPCINetDriver {
             }
         }
         host?.driverReport(.connected(rings: rings.count, generation: table.generation))
-        host?.peerConnected(
-            PeerConnection(
-                memory: memory,
-                features: features,
-                rings: rings,
-                generation: table.generation
+        do throws(PeerConnectionFailure) {
+            try host?.peerConnected(
+                PeerConnection(
+                    memory: memory,
+                    features: features,
+                    rings: rings,
+                    generation: table.generation
+                )
             )
-        )
+        } catch {
+            feed(.connectionFailed(Refusal(error.id, error.detail)))
+        }
     }
 
     /// The queues two by two; the odd one out is the peer's control queue, which is not for us

@@ -27,9 +27,25 @@ extension NetDevice {
             rings: rings,
             generation: generation
         )
+        do throws(PeerConnectionFailure) {
+            try host?.peerConnected(connection)
+        } catch {
+            return handOverFailed(error)
+        }
         self.connection = connection
+        failure = nil
         report?(.attached(rings: rings.count))
-        host?.peerConnected(connection)
+    }
+
+    /// Not the driver's fault: its link goes down, and the rings are handed over again with the next
+    /// change, or after a while.
+    private func handOverFailed(_ reason: PeerConnectionFailure) {
+        if failure != reason { report?(.refused(id: reason.id, detail: reason.detail)) }
+        failure = reason
+        patience = loop.after(milliseconds: Self.handOverMilliseconds) { [weak self] in
+            self?.patience = nil
+            self?.attach()
+        }
     }
 
     /// Takes the rings back: when this returns true no thread works on them.

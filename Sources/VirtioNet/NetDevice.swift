@@ -21,8 +21,13 @@ public final class NetDevice: QueueResettable, DriverMemoryObserver, DriverObser
     public let options: NetDeviceOptions
     /// Called for each step and each refusal.
     public var report: ((NetDeviceEvent) -> Void)?
-    /// The link, as the driver is told.
-    public private(set) var isLinkUp = true
+    /// The link, as the driver is told: down while nobody works its rings for a fault on our side.
+    public var isLinkUp: Bool { isLinkWanted && failure == nil }
+    /// Why nobody works the driver's rings, though they were handed over; `nil` when that is not so.
+    public internal(set) var failure: PeerConnectionFailure? {
+        didSet { if (failure == nil) != (oldValue == nil), isLinkWanted { tellLink() } }
+    }
+    private var isLinkWanted = true
     /// Queue pairs that the driver uses.
     public internal(set) var activePairs = 1
     /// True while rings are in the host's hands.
@@ -60,6 +65,8 @@ public final class NetDevice: QueueResettable, DriverMemoryObserver, DriverObser
     static let retryMilliseconds: UInt64 = 100
     /// How often rings and memory are looked at, in milliseconds.
     static let checkMilliseconds: UInt64 = 100
+    /// How long it takes until rings that nobody works are handed over again, in milliseconds.
+    static let handOverMilliseconds: UInt64 = 1000
     /// How long rings may be out of reach after the driver's memory changed, in milliseconds: a
     /// change may come in pieces.
     public static let patienceMilliseconds: UInt64 = 1000
@@ -143,8 +150,12 @@ public final class NetDevice: QueueResettable, DriverMemoryObserver, DriverObser
 
     /// Sets the link, and tells the driver.
     public func setLink(up isUp: Bool) {
-        guard isUp != isLinkUp else { return }
-        isLinkUp = isUp
+        guard isUp != isLinkWanted else { return }
+        isLinkWanted = isUp
+        if failure == nil { tellLink() }
+    }
+
+    private func tellLink() {
         if context?.features.contains(.netStatus) == true { context?.interruptConfiguration() }
     }
 
@@ -224,6 +235,7 @@ public final class NetDevice: QueueResettable, DriverMemoryObserver, DriverObser
         guard context != nil else { return }
         control = nil
         context = nil
+        failure = nil
         positions = [:]
         report?(.stopped)
     }

@@ -65,10 +65,28 @@ public struct PeerConnection: Sendable {
     }
 }
 
+/// Why rings that were handed over are worked by nobody.
+public struct PeerConnectionFailure: Error, Sendable, Equatable, CustomStringConvertible {
+    /// The stable error id.
+    public let id: String
+    /// What failed.
+    public let detail: String
+
+    /// Describes a failure.
+    public init(_ id: String, _ detail: String) {
+        self.id = id
+        self.detail = detail
+    }
+
+    /// One line for people.
+    public var description: String { "\(id): \(detail)" }
+}
+
 /// Who moves packets once rings can be worked. Calls come from the control thread.
 public protocol PeerConnectionHost: AnyObject {
-    /// Memory and rings may be touched.
-    func peerConnected(_ connection: PeerConnection)
+    /// Memory and rings may be touched. Where this throws nobody is going to, and the rings are given
+    /// back; they may be handed over again.
+    func peerConnected(_ connection: PeerConnection) throws(PeerConnectionFailure)
 
     /// Makes every thread let go of memory and rings, and waits for it, but not longer than so many
     /// milliseconds.

@@ -15,6 +15,10 @@ final class PeerPortHost: VhostPCINetHost {
     private var wakeups: [EventLoop.Source] = []
     /// Queue pairs in the order in which the engine has them.
     private var pairNumbers: [Int] = []
+    /// Queue pairs that were handed over and cannot be worked, with the error id.
+    private var unusablePairs: [Int: String] = [:]
+    /// Why the rings that were handed over last are worked by nobody; `nil` when they are.
+    private(set) var failure: PeerConnectionFailure?
     /// Which attachment of the port is ours: another host may have the port next.
     private var attachment: Int?
     /// Called for each event of the driver, after it was reported.
@@ -32,10 +36,21 @@ final class PeerPortHost: VhostPCINetHost {
         self.report = report
     }
 
-    func peerConnected(_ connection: PeerConnection) {
+    func peerConnected(_ connection: PeerConnection) throws(PeerConnectionFailure) {
+        failure = nil
+        do throws(PeerConnectionFailure) {
+            try attach(connection)
+        } catch {
+            failure = error
+            throw error
+        }
+    }
+
+    private func attach(_ connection: PeerConnection) throws(PeerConnectionFailure) {
         var pairs = PortPairs()
         var seen = Set<Int>()
         pairNumbers = []
+        unusablePairs = [:]
         for ring in connection.rings where seen.insert(ring.index / 2).inserted {
             let pair = connection.rings.filter { $0.index / 2 == ring.index / 2 }
             let transmit = pair.first { $0.isPeerTransmit && $0.isStarted }
@@ -55,15 +70,21 @@ final class PeerPortHost: VhostPCINetHost {
                 )
                 pairNumbers.append(ring.index / 2)
             } catch {
-                report("queue pair \(ring.index / 2): \(error.rawValue)", nil)
+                unusablePairs[ring.index / 2] = error.rawValue
+                report("queue pair \(ring.index / 2): \(error.rawValue)", error.rawValue)
             }
         }
-        guard pairs.count > 0 else { return }
-        do {
+        guard pairs.count > 0 else {
+            guard let broken = unusablePairs.min(by: { $0.key < $1.key }) else { return }
+            throw PeerConnectionFailure(broken.value, "no queue pair can be worked")
+        }
+        do throws(EngineError) {
             try engine.attach(port, pairs: pairs, memory: connection.memory)
         } catch {
-            report("\(error)", nil)
-            return
+            throw PeerConnectionFailure(
+                "port/attach",
+                "\(error); tried again with the next connection"
+            )
         }
         attachment = attachmentCount
         watchKicks(connection)
@@ -72,6 +93,8 @@ final class PeerPortHost: VhostPCINetHost {
     func peerDisconnecting(milliseconds: UInt64) -> Bool {
         for wakeup in wakeups { loop.remove(wakeup) }
         wakeups = []
+        failure = nil
+        unusablePairs = [:]
         guard attachment == attachmentCount else { return true }
         do throws(EngineError) {
             try engine.detach(port, milliseconds: milliseconds)
@@ -86,10 +109,13 @@ final class PeerPortHost: VhostPCINetHost {
     private var attachmentCount: Int { engine.snapshot().ports[port.index].connections }
 
     var brokenPairs: [Int: String] {
+        var pairs = unusablePairs
         let report = engine.snapshot().ports[port.index]
-        guard report.isAttached, let error = report.ringError else { return [:] }
-        let broken = report.brokenPairs.filter(pairNumbers.indices.contains)
-        return Dictionary(uniqueKeysWithValues: broken.map { (pairNumbers[$0], error.id) })
+        guard report.isAttached, let error = report.ringError else { return pairs }
+        for pair in report.brokenPairs where pairNumbers.indices.contains(pair) {
+            pairs[pairNumbers[pair]] = error.id
+        }
+        return pairs
     }
 
     func driverReport(_ event: DriverEvent) {

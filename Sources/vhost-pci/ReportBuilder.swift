@@ -57,7 +57,9 @@ struct ReportBuilder {
             drops: port.drops.isEmpty ? nil : port.drops,
             ringErrors: port.ringErrors.isEmpty ? nil : port.ringErrors,
             cutLengths: port.cutLengths > 0 ? port.cutLengths : nil,
-            unfinished: port.unfinished > 0 ? port.unfinished : nil
+            unfinished: port.unfinished > 0 ? port.unfinished : nil,
+            failure: port.failure,
+            attachFailures: port.attachFailures > 0 ? port.attachFailures : nil
         )
     }
 

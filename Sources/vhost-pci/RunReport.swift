@@ -60,10 +60,13 @@ struct RunReport: Codable, Equatable {
         var ringErrors: [String: UInt64]?
         var cutLengths: UInt64?
         var unfinished: UInt64?
+        var failure: String?
+        var attachFailures: UInt64?
 
         enum CodingKeys: String, CodingKey {
             case name, kind, path, connections, received, transmitted, lost, mpps, kicks, drops
-            case unfinished
+            case unfinished, failure
+            case attachFailures = "attach_failures"
             case gbitPerSecond = "gbit_per_second"
             case latency = "latency_nanoseconds"
             case copiesPerPacket = "copies_per_packet"

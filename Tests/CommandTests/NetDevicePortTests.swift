@@ -7,6 +7,7 @@ import Testing
 import Virtio
 import VirtioNet
 import VirtioSpec
+import Virtqueue
 
 @testable import vhost_pci
 
@@ -129,6 +130,18 @@ import VirtioSpec
         }
         #expect(engine.snapshot().ports[1].connections == 41)
         try end()
+    }
+
+    @Test func `a port that the engine cannot attach takes the link of its device down`() throws {
+        try first.client.start()
+        try engine.stop()
+        try second.client.start()
+        #expect(second.device.failure?.id == "port/attach")
+        #expect(!second.device.isLinkUp && !second.device.isAttached)
+        #expect(engine.snapshot().ports[1].failure?.contains("stopped") == true)
+        second.client.stop()
+        #expect(second.device.failure == nil)
+        first.client.stop()
     }
 
     @Test func `HI-A1: a ring that its driver breaks is a fault of that device alone`() throws {

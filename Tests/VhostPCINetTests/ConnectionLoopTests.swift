@@ -57,6 +57,22 @@ import Virtqueue
         #expect(peer.calls[0].drain() == 0)
     }
 
+    @Test func `a host that cannot work the rings lets the peer go, and gets the next one`() throws
+    {
+        let rig = try LoopRig()
+        rig.host.failures = 1
+        try rig.driver.start()
+        let peer = try rig.peer()
+        try? peer.connect()
+        try rig.wait("the end") { try peer.sawClose() }
+        #expect(rig.host.refusals == ["port/attach"])
+        #expect(rig.host.connection == nil)
+        let next = try rig.connected()
+        #expect(rig.host.refusals == ["port/attach"])
+        #expect(rig.host.connects == 1)
+        withExtendedLifetime(next) {}
+    }
+
     @Test func `VPN-D-05: a kick of a transmit queue wakes its own receive queue and no other`()
         throws
     {

@@ -125,8 +125,15 @@ final class RecordingHost: VhostPCINetHost {
     /// Runs while the driver waits for threads to let go.
     var whileDisconnecting: (() -> Void)?
 
-    func peerConnected(_ connection: PeerConnection) {
+    /// Connections that it will not take.
+    var failures = 0
+
+    func peerConnected(_ connection: PeerConnection) throws(PeerConnectionFailure) {
         #expect(self.connection == nil)
+        if failures > 0 {
+            failures -= 1
+            throw PeerConnectionFailure("port/attach", "not now")
+        }
         self.connection = connection
         connects += 1
     }

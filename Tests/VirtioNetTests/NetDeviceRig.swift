@@ -85,6 +85,8 @@ final class EchoHost: PeerConnectionHost {
     private(set) var disconnects = 0
     /// Requests to let go that are answered with a thread that does not.
     var refusals = 0
+    /// Connections that it will not take.
+    var failures = 0
     private var port: [Port] = []
 
     /// A noncopyable value in a place of its own.
@@ -93,8 +95,12 @@ final class EchoHost: PeerConnectionHost {
         init(_ port: consuming PeerPort) { self.port = port }
     }
 
-    func peerConnected(_ connection: PeerConnection) {
+    func peerConnected(_ connection: PeerConnection) throws(PeerConnectionFailure) {
         #expect(self.connection == nil)
+        if failures > 0 {
+            failures -= 1
+            throw PeerConnectionFailure("port/attach", "not now")
+        }
         self.connection = connection
         connects += 1
         let receive = connection.rings.first { $0.index == 0 }

@@ -176,19 +176,6 @@ import Virtqueue
         #expect(rig.faults.isEmpty)
     }
 
-    @Test func `other memory takes the rings away and gives them back where they were`() throws {
-        let rig = try NetDeviceRig()
-        try rig.client.start()
-        for round in 0..<20 as Range<UInt8> {
-            try rig.expectEcho(round)
-            let arena = try rig.transport.makeArena(size: 4096)
-            try rig.expectEcho(round &+ 100)
-            try rig.transport.releaseArena(arena)
-        }
-        #expect(rig.host.connects == 41)
-        #expect(rig.faults.isEmpty)
-    }
-
     @Test func `HI-H23: bus mastering off takes the rings away without a fault`() throws {
         let rig = try NetDeviceRig()
         try rig.client.start()
@@ -199,30 +186,6 @@ import Virtqueue
         try rig.expectEcho()
         #expect(rig.faults.isEmpty)
         #expect(try rig.transport.status() == Self.good)
-    }
-
-    @Test func `rings that are out of reach are waited for, then NEEDS_RESET says where`() throws {
-        let rig = try NetDeviceRig()
-        try rig.client.start()
-        try rig.expectEcho()
-        let other = try rig.transport.makeArena(size: 4096)
-        let arena = try #require(rig.client.memory)
-        try rig.function.unmapDMA(arena)
-        #expect(rig.host.connection == nil)
-        try rig.function.mapDMA(arena)
-        #expect(rig.faults.isEmpty)
-        try rig.expectEcho()
-        try rig.function.unmapDMA(arena)
-        try rig.wait("NEEDS_RESET") { !rig.faults.isEmpty }
-        #expect(rig.faults == ["ring/area"])
-        #expect(try rig.transport.status().contains(.needsReset))
-        // The rest of this driver's life changes nothing.
-        try rig.function.mapDMA(arena)
-        #expect(rig.host.connection == nil)
-        try rig.client.start()
-        try rig.expectEcho()
-        #expect(rig.faults.count == 1)
-        try rig.transport.releaseArena(other)
     }
 
     @Test func `HI-A1: a ring that broke is a fault of the device, once`() throws {
@@ -241,36 +204,6 @@ import Virtqueue
         #expect(rig.host.connection == nil)
         try rig.client.start()
         try rig.expectEcho()
-    }
-
-    @Test func `HI-I11: memory that was cut is a fault by name until there is other memory`() throws
-    {
-        let rig = try NetDeviceRig()
-        try rig.client.start()
-        try rig.expectEcho()
-        let host = CutHost(rig.function.base)
-        rig.function.endpoint.attach(host)
-        try host.cut()
-        // What the host sees of zeros is a broken ring: the cause is named, not that.
-        let ring = try #require(rig.host.connection).rings[1].configuration
-        let memory = try #require(rig.host.connection).memory
-        #expect(memory.write([0xff, 0x7f], at: ring.driverArea + 2))
-        rig.host.echo()
-        try rig.wait("NEEDS_RESET") { !rig.faults.isEmpty }
-        #expect(rig.faults == ["mem/truncated"])
-        #expect(try rig.transport.status().contains(.needsReset))
-        #expect(rig.host.connection == nil)
-        let address = try #require(rig.client.memory).deviceAddress
-        #expect(rig.function.endpoint.fault?.address == address)
-        #expect(rig.function.endpoint.incidents["mem/truncated"] == 1)
-        // A driver that comes back without other memory hears of it at once.
-        try? rig.client.start()
-        #expect(rig.faults == ["mem/truncated", "mem/truncated"])
-        #expect(rig.host.connects == 1)
-        host.mend()
-        try rig.client.start()
-        try rig.expectEcho()
-        #expect(rig.faults.count == 2)
     }
 
     @Test func `a used index that its driver spoils breaks its own ring and nothing else`() throws {

@@ -60,6 +60,8 @@ struct ServedDeviceReport: Codable, Equatable {
     var sockets: [Socket]
     /// How far the device and its peer have come, where it has one.
     var phase: String?
+    /// Why no ring of the driver or the peer is worked, where that is our fault.
+    var failure: String?
     var virtualDevices: [Virtual]?
     var mac: String?
     var mtu: UInt16?
@@ -70,7 +72,7 @@ struct ServedDeviceReport: Codable, Equatable {
     var lastRefusal: String?
 
     enum CodingKeys: String, CodingKey {
-        case name, kind, sockets, phase, mac, mtu, refused
+        case name, kind, sockets, phase, failure, mac, mtu, refused
         case lastRefusal = "last_refusal"
         case virtualDevices = "virtual_devices"
         case queuePairs = "queue_pairs"

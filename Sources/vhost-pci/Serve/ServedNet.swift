@@ -3,6 +3,7 @@ import PollEngine
 import VhostPCINet
 import Virtio
 import VirtioNet
+import Virtqueue
 
 /// A virtio-net device at a vfio-user socket: a port of the switch, whose rings lie in the memory of
 /// the machine that drives it.
@@ -57,11 +58,17 @@ final class ServedNet: ServedDevice {
 
     var report: ServedDeviceReport {
         var report = ServedDeviceReport(settings, sockets: [socket.report], events)
-        report.phase = device.isAttached ? "attached" : isRunning ? "running" : "idle"
+        report.phase = phase
+        report.failure = device.failure?.description
         report.mac = address.map { "\($0)" }
         report.mtu = device.options.mtu
         report.queuePairs = settings.queuePairs
         return report
+    }
+
+    private var phase: String {
+        if device.failure != nil { return "failed" }
+        return device.isAttached ? "attached" : isRunning ? "running" : "idle"
     }
 
     func close() {

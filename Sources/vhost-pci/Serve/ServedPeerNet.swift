@@ -64,6 +64,7 @@ final class ServedPeerNet: ServedDevice {
     var report: ServedDeviceReport {
         var report = ServedDeviceReport(settings, sockets: [peer.report, socket.report], events)
         report.phase = device.phase.rawValue
+        report.failure = failure
         report.queuePairs = settings.queuePairs
         return report
     }

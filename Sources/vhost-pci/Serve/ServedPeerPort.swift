@@ -3,6 +3,7 @@ import PCI
 import PollEngine
 import VhostPCINet
 import Virtio
+import Virtqueue
 
 /// A net device at a vhost-user socket: the machine that connects there is a port of the switch. The
 /// daemon drives a vhost-pci-net device of its own for it.
@@ -56,7 +57,8 @@ final class ServedPeerPort: ServedDevice {
 
     var report: ServedDeviceReport {
         var report = ServedDeviceReport(settings, sockets: [peer.report], events)
-        report.phase = device.phase.rawValue
+        report.phase = host.failure == nil ? device.phase.rawValue : "failed"
+        report.failure = host.failure?.description
         report.queuePairs = settings.queuePairs
         return report
     }
