@@ -121,6 +121,18 @@ public struct PeerPort: ~Copyable {
         }
     }
 
+    /// Works in other memory from now on, and in nothing of the one before; the rings lie where they
+    /// lay in the peer's addresses, or the pair breaks. Between two bursts.
+    mutating func rebind(to memory: MemoryTable) {
+        do throws(QueueError) {
+            try incoming.rebind(to: memory)
+            try outgoing.rebind(to: memory)
+        } catch {
+            incoming.breakQueue(QueueFault(error))
+            outgoing.breakQueue(QueueFault(error))
+        }
+    }
+
     /// Tells the peer that we poll.
     @_noLocks
     public mutating func suppressNotifications() {

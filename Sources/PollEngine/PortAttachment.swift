@@ -20,7 +20,10 @@ final class PortAttachment {
     let tapFile: FileDescriptor?
 
     private let pages: Mapping
-    private let memory: MemoryTable?
+    private var memory: MemoryTable?
+    /// Tables that the worker may use still, since it has not said that it follows.
+    private var former: [MemoryTable] = []
+    private let wantedMemory: UnsafeMutablePointer<Atomic<UnsafeRawPointer?>>
     private let pairCount: Int
     private let deviceCount: Int
 
@@ -49,6 +52,7 @@ final class PortAttachment {
         unsafe pairs.release(to: rings)
         let record = unsafe PortAttachment.record(pages, place)
         ledger = PortAttachment.ledger(pages, place)
+        unsafe wantedMemory = PortAttachment.wanted(pages, place)
         unsafe state.initialize(
             to: PortState(
                 slot: slot,
@@ -59,7 +63,8 @@ final class PortAttachment {
                 tap: nil,
                 devices: nil,
                 record: record,
-                ledger: ledger
+                ledger: ledger,
+                wantedMemory: wantedMemory
             )
         )
         self.memory = memory
@@ -82,6 +87,7 @@ final class PortAttachment {
         )
         let record = unsafe PortAttachment.record(pages, place)
         ledger = PortAttachment.ledger(pages, place)
+        unsafe wantedMemory = PortAttachment.wanted(pages, place)
         unsafe port.initialize(to: try TapPort(tap))
         unsafe state.initialize(
             to: PortState(
@@ -93,7 +99,8 @@ final class PortAttachment {
                 tap: port,
                 devices: nil,
                 record: record,
-                ledger: ledger
+                ledger: ledger,
+                wantedMemory: wantedMemory
             )
         )
         wakeups = []
@@ -139,6 +146,7 @@ final class PortAttachment {
         )
         let record = unsafe PortAttachment.record(pages, place)
         ledger = PortAttachment.ledger(pages, place)
+        unsafe wantedMemory = PortAttachment.wanted(pages, place)
         let every = UInt64.max >> UInt64(64 - pairs.count)
         unsafe state.initialize(
             to: PortState(
@@ -150,7 +158,8 @@ final class PortAttachment {
                 tap: nil,
                 devices: devices,
                 record: record,
-                ledger: ledger
+                ledger: ledger,
+                wantedMemory: wantedMemory
             )
         )
         wakeups = pairs.compactMap(\.wakeup)
@@ -168,6 +177,19 @@ final class PortAttachment {
             unsafe devices.deinitialize(count: deviceCount)
         }
         unsafe state.deinitialize(count: 1)
+    }
+
+    /// Wants another table to be used. Both are kept until `endExchange`.
+    func beginExchange(_ table: MemoryTable) {
+        if let memory { former.append(memory) }
+        memory = table
+        let pointer = unsafe UnsafeRawPointer(Unmanaged.passUnretained(table).toOpaque())
+        unsafe wantedMemory.pointee.store(pointer, ordering: .releasing)
+    }
+
+    /// The worker uses the newest table, and no other.
+    func endExchange() {
+        former = []
     }
 
     /// The counters to the last packet. Only when no worker uses the port any more.
@@ -194,6 +216,7 @@ final class PortAttachment {
         let state: Int
         let record: Int
         let words: Int
+        let wanted: Int
         let tap: Int
         let pairs: Int
         let devices: Int
@@ -202,6 +225,7 @@ final class PortAttachment {
             state = layout.take(MemoryLayout<PortState>.stride)
             record = layout.take(MemoryLayout<PortRecord>.stride)
             words = layout.take(PortLedger.count * 8)
+            wanted = layout.take(MemoryLayout<UInt>.stride)
             tap = layout.take(MemoryLayout<TapPort>.stride)
             pairs = layout.take(count * MemoryLayout<PeerPort>.stride)
             devices = layout.take(deviceCount * MemoryLayout<DevicePort>.stride)
@@ -224,6 +248,18 @@ final class PortAttachment {
         )
         unsafe record.initialize(to: PortRecord())
         return unsafe record
+    }
+
+    private static func wanted(
+        _ pages: Mapping,
+        _ place: Places
+    ) -> UnsafeMutablePointer<Atomic<UnsafeRawPointer?>> {
+        let cell = unsafe (pages.address + place.wanted).bindMemory(
+            to: Atomic<UnsafeRawPointer?>.self,
+            capacity: 1
+        )
+        unsafe cell.initialize(to: Atomic<UnsafeRawPointer?>(nil))
+        return unsafe cell
     }
 
     private static func ledger(_ pages: Mapping, _ place: Places) -> PortLedger {

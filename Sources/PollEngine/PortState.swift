@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import Synchronization
 internal import Virtqueue
 
 /// A port as its worker sees it, from the turn that picks it up to the turn that lets it go.
@@ -23,6 +24,10 @@ struct PortState {
     let devices: UnsafeMutablePointer<DevicePort>?
     let record: UnsafeMutablePointer<PortRecord>
     let ledger: PortLedger
+    /// The table that the control thread wants to see used; nil until it was exchanged once. It keeps
+    /// that one, and the one before, until the command that exchanged them is acknowledged.
+    let wantedMemory: UnsafeMutablePointer<Atomic<UnsafeRawPointer?>>
+    private var usedMemory: UnsafeRawPointer?
 
     /// Number of the next generated frame.
     var nextSequence: UInt64 = 0
@@ -34,6 +39,31 @@ struct PortState {
     var stalledSince: UInt64 = 0
     /// Pairs, one bit each, with packets that are not published yet.
     var unpublished: UInt64 = 0
+
+    init(
+        slot: Int,
+        pairs: UnsafeMutablePointer<PeerPort>,
+        pairCount: Int,
+        receiveEnabled: UInt64,
+        transmitEnabled: UInt64,
+        tap: UnsafeMutablePointer<TapPort>?,
+        devices: UnsafeMutablePointer<DevicePort>?,
+        record: UnsafeMutablePointer<PortRecord>,
+        ledger: PortLedger,
+        wantedMemory: UnsafeMutablePointer<Atomic<UnsafeRawPointer?>>
+    ) {
+        self.slot = slot
+        unsafe self.pairs = pairs
+        self.pairCount = pairCount
+        self.receiveEnabled = receiveEnabled
+        self.transmitEnabled = transmitEnabled
+        unsafe self.tap = tap
+        unsafe self.devices = devices
+        unsafe self.record = record
+        self.ledger = ledger
+        unsafe self.wantedMemory = wantedMemory
+        unsafe usedMemory = nil
+    }
 
     @_noLocks @inline(__always)
     private static func bit(_ pair: Int) -> UInt64 {
@@ -216,6 +246,17 @@ struct PortState {
     private func error(_ pair: Int) -> QueueError? {
         if let devices = unsafe devices { return unsafe devices[pair].error }
         return unsafe pairs[pair].error
+    }
+
+    /// Turns to the memory that is wanted, if it is another one. Between two turns, when nothing of the
+    /// one before is in anybody's hands.
+    mutating func followMemory() {
+        let wanted = unsafe wantedMemory.pointee.load(ordering: .acquiring)
+        guard let wanted = unsafe wanted, unsafe wanted != usedMemory else { return }
+        unsafe usedMemory = wanted
+        let table = unsafe Unmanaged<MemoryTable>.fromOpaque(wanted).takeUnretainedValue()
+        guard unsafe devices == nil, unsafe tap == nil else { return }
+        for pair in 0..<pairCount { unsafe pairs[pair].rebind(to: table) }
     }
 
     /// Asks the peer to notify us. True when packets arrived meanwhile.

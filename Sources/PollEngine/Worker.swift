@@ -1,3 +1,4 @@
+internal import CSystemShims
 internal import Glibc
 internal import HostSystem
 internal import Synchronization
@@ -82,12 +83,21 @@ final class Worker {
         return true
     }
 
+    /// About ten microseconds.
+    private static let spinCycles: UInt64 = 1 << 15
+
     private var phase: WorkerControl.Phase {
         WorkerControl.Phase(rawValue: control.phase.load(ordering: .acquiring)) ?? .ended
     }
 
-    /// Looks again and again, sleeping in between: a spinning worker may share the caller's CPU.
+    /// Looks again and again, sleeping in between: a spinning worker may share the caller's CPU. On
+    /// another one it answers with its next turn, which is over before a sleep has begun.
     private func wait(milliseconds: UInt64, until condition: () -> Bool) -> Bool {
+        let begin = CycleClock.now
+        while milliseconds > 0, CycleClock.now &- begin < Self.spinCycles {
+            if condition() { return true }
+            shim_pause()
+        }
         let deadline = Deadline(milliseconds: milliseconds)
         while !condition() {
             if deadline.hasPassed { return condition() }

@@ -98,6 +98,7 @@ struct WorkerThread: ~Copyable {
             guard let state = unsafe state else { continue }
             unsafe ports[count] = state
             count += 1
+            unsafe state.pointee.followMemory()
             unsafe state.pointee.suppressNotifications()
         }
         command = number

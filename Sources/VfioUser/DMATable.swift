@@ -374,10 +374,12 @@ extension DMATable {
     private func makeMemory() -> MemoryTable {
         var regions: [MemoryRegion] = []
         var owners: [ObjectIdentifier: MappedFile] = [:]
+        var latest: MappedFile?
         for entry in entries {
             guard case .mapped(let file, let position) = entry.backing, !entry.access.isEmpty
             else { continue }
-            owners[ObjectIdentifier(file)] = file
+            if latest !== file { owners[ObjectIdentifier(file)] = file }
+            latest = file
             // Safety: the position was checked against the mapping, which the table keeps.
             let new = unsafe MemoryRegion(
                 start: entry.address,

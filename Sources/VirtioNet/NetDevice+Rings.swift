@@ -73,6 +73,18 @@ extension NetDevice {
         return true
     }
 
+    /// Lets threads go on in the driver's memory as it is now, where the rings are still in it: a driver
+    /// behind an IOMMU changes it with every packet. True when they do, and use nothing of what it was.
+    func followMemory() -> Bool {
+        guard let context, let moved = connection?.moved(to: context.memory) else { return false }
+        guard
+            host?.peerMemoryChanged(moved.memory, milliseconds: Self.quiesceMilliseconds / 2)
+                == true
+        else { return false }
+        connection = moved
+        return true
+    }
+
     private func usableRings(
         _ context: any DeviceContext,
         _ memory: MemoryTable
@@ -82,11 +94,7 @@ extension NetDevice {
             guard var configuration = context.queue(queue) else { continue }
             configuration.nextAvailable = positions[queue] ?? 0
             do throws(QueueError) {
-                _ = try SplitDeviceQueue(
-                    configuration,
-                    memory: memory,
-                    maximumSize: options.ringSize
-                )
+                try configuration.check(in: memory, maximumSize: options.ringSize)
             } catch {
                 throw DeviceFault(
                     error.rawValue,

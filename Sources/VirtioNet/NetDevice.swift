@@ -212,6 +212,7 @@ public final class NetDevice: QueueResettable, DriverMemoryObserver, DriverObser
 
     /// What the driver shows of its memory is something else now.
     public func driverMemoryChanged() {
+        if followMemory() { return }
         detach()
         attach()
     }

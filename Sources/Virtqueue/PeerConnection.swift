@@ -43,7 +43,7 @@ public struct PeerRingSetup: Sendable {
 /// What may be worked on of another machine: its memory and the rings of its network device.
 public struct PeerConnection: Sendable {
     /// The peer's addresses to addresses here. Whoever works on a ring keeps it.
-    public let memory: MemoryTable
+    public internal(set) var memory: MemoryTable
     /// What the peer agreed to; the ring features in each configuration follow from it.
     public let features: FeatureBits
     /// The usable rings, ascending by index. A pair with a ring that cannot be used is left out.
@@ -62,6 +62,16 @@ public struct PeerConnection: Sendable {
         self.features = features
         self.rings = rings
         self.generation = generation
+    }
+
+    /// The same rings in another table; `nil` where one of them is out of reach in it.
+    public func moved(to table: MemoryTable) -> PeerConnection? {
+        for ring in rings where ring.isStarted {
+            guard (try? ring.configuration.check(in: table)) != nil else { return nil }
+        }
+        var copy = self
+        copy.memory = table
+        return copy
     }
 }
 
@@ -95,12 +105,19 @@ public protocol PeerConnectionHost: AnyObject {
     ///   again, until it says true.
     func peerDisconnecting(milliseconds: UInt64) -> Bool
 
+    /// The table is another one, in which all rings lie where they lay. True when no thread uses the one
+    /// before any more; false when the host cannot do that, and has to be asked to let go.
+    func peerMemoryChanged(_ memory: MemoryTable, milliseconds: UInt64) -> Bool
+
     /// Queue pairs whose rings broke, and are worked no more, with the error id. Asked now and then
     /// by whoever can tell the driver.
     var brokenPairs: [Int: String] { get }
 }
 
 extension PeerConnectionHost {
+    /// It cannot.
+    public func peerMemoryChanged(_ memory: MemoryTable, milliseconds: UInt64) -> Bool { false }
+
     /// Nobody says.
     public var brokenPairs: [Int: String] { [:] }
 }

@@ -1,3 +1,4 @@
+public import GuestMemory
 public import VirtioSpec
 
 /// The negotiated features that change how a ring is read.
@@ -62,5 +63,21 @@ public struct QueueConfiguration: Sendable, Equatable {
         self.deviceArea = deviceArea
         self.nextAvailable = nextAvailable
         self.features = features
+    }
+}
+
+extension QueueConfiguration {
+    /// Throws why a device cannot work the ring in that memory: its size, its alignment, or an area
+    /// that is out of reach.
+    public func check(
+        in memory: MemoryTable,
+        maximumSize: UInt16 = 32768
+    ) throws(QueueError) {
+        _ = unsafe try SplitRingAreas(
+            self,
+            memory: memory,
+            maximumSize: maximumSize,
+            side: .device
+        )
     }
 }

@@ -131,6 +131,8 @@ public struct SplitDeviceQueue: ~Copyable {
         fault = nil
     }
 
+    private var isAbsent: Bool { unsafe scratch == areas.descriptors }
+
     deinit {
         unsafe scratch?.deallocate()
         unsafe targets.deallocate()
@@ -165,8 +167,11 @@ public struct SplitDeviceQueue: ~Copyable {
         if !isBroken { setFault(reason) }
     }
 
-    /// Resolves the areas anew in another table (a changed memory map); chains in flight stay so.
+    /// Resolves the areas anew in another table (a changed memory map); chains in flight stay so. From
+    /// then on nothing of the table before is used. Throws, and changes nothing, where the areas are
+    /// out of reach. An absent queue has no areas.
     public mutating func rebind(to memory: MemoryTable) throws(QueueError) {
+        guard !isAbsent else { return }
         unsafe areas = try SplitRingAreas(
             configuration,
             memory: memory,

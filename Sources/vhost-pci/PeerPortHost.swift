@@ -106,7 +106,18 @@ final class PeerPortHost: VhostPCINetHost {
         }
     }
 
-    private var attachmentCount: Int { engine.snapshot().ports[port.index].connections }
+    func peerMemoryChanged(_ memory: MemoryTable, milliseconds: UInt64) -> Bool {
+        guard let attachment, attachment == attachmentCount else { return false }
+        do throws(EngineError) {
+            try engine.exchange(port, memory: memory, milliseconds: milliseconds)
+            return true
+        } catch {
+            report("\(error)", nil)
+            return false
+        }
+    }
+
+    private var attachmentCount: Int { engine.connections(of: port) }
 
     var brokenPairs: [Int: String] {
         var pairs = unusablePairs

@@ -119,7 +119,9 @@ import Virtqueue
         try end()
     }
 
-    @Test func `memory that changes under traffic loses no frame that was taken`() throws {
+    @Test func `HI-I15: memory that changes under traffic stops no worker and loses no frame`()
+        throws
+    {
         try first.client.start()
         try second.client.start()
         for _ in 0..<20 {
@@ -128,7 +130,45 @@ import Virtqueue
             try expectTraffic(40, from: second, to: first)
             try second.transport.releaseArena(arena)
         }
-        #expect(engine.snapshot().ports[1].connections == 41)
+        #expect(engine.snapshot().ports[1].connections == 1)
+        #expect(!second.events.contains(.detached))
+        try end()
+    }
+
+    @Test func `HI-E13: memory that was taken away is in nobody's hands when the call returns`()
+        throws
+    {
+        final class Box { weak var mapping: Mapping? }
+        try first.client.start()
+        try second.client.start()
+        let box = Box()
+        for _ in 0..<20 {
+            try {
+                let arena = try second.transport.makeArena(size: 1 << 16)
+                box.mapping = arena.mapping
+                try expectTraffic(5, from: first, to: second)
+                try second.transport.releaseArena(arena)
+            }()
+            // Neither the worker's queues nor the port keep it mapped.
+            #expect(box.mapping == nil)
+        }
+        #expect(engine.snapshot().ports[1].connections == 1)
+        try end()
+    }
+
+    @Test func `HI-I15: a thousand pages come and go while frames are on their way`() throws {
+        try first.client.start()
+        try second.client.start()
+        let arenas = try (0..<8).map { index in
+            try DMAArena(size: 4096, deviceAddress: 0x7000_0000_0000 + UInt64(index) << 12)
+        }
+        for round in 0..<125 {
+            for arena in arenas { try second.bus.mapDMA(arena) }
+            if round % 25 == 0 { try expectTraffic(20, from: second, to: first) }
+            for arena in arenas { try second.bus.unmapDMA(arena) }
+            if round % 25 == 0 { try expectTraffic(20, from: first, to: second) }
+        }
+        #expect(engine.snapshot().ports[1].connections == 1)
         try end()
     }
 

@@ -27,6 +27,34 @@ import Virtqueue
         #expect(rig.faults.isEmpty)
     }
 
+    @Test func `memory that leaves the rings where they are changes nothing for who works them`()
+        throws
+    {
+        let rig = try NetDeviceRig()
+        rig.host.follows = 0
+        try rig.client.start()
+        for round in 0..<20 as Range<UInt8> {
+            try rig.expectEcho(round)
+            let arena = try rig.transport.makeArena(size: 4096)
+            try rig.expectEcho(round &+ 100)
+            try rig.transport.releaseArena(arena)
+        }
+        #expect(rig.host.follows == 40)
+        #expect(rig.host.connects == 1 && rig.host.disconnects == 0)
+        #expect(rig.faults.isEmpty)
+        // Without the rings there is nothing to follow to, and a host that cannot is asked to let go.
+        let arena = try #require(rig.client.memory)
+        try rig.function.unmapDMA(arena)
+        #expect(rig.host.connection == nil)
+        try rig.function.mapDMA(arena)
+        try rig.expectEcho()
+        rig.host.refusals = 1
+        _ = try rig.transport.makeArena(size: 4096)
+        #expect(rig.function.endpoint.isFormerMemoryInUse)
+        try rig.wait("the thread") { rig.device.isAttached }
+        try rig.expectEcho()
+    }
+
     @Test func `rings that nobody can work take the link down, and are handed over again`() throws {
         let rig = try NetDeviceRig()
         rig.host.failures = 2

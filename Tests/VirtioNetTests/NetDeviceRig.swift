@@ -87,6 +87,8 @@ final class EchoHost: PeerConnectionHost {
     var refusals = 0
     /// Connections that it will not take.
     var failures = 0
+    /// It follows changes of memory; how often it did.
+    var follows: Int?
     private var port: [Port] = []
 
     /// A noncopyable value in a place of its own.
@@ -137,6 +139,19 @@ final class EchoHost: PeerConnectionHost {
         return true
     }
 
+    func peerMemoryChanged(_ memory: MemoryTable, milliseconds: UInt64) -> Bool {
+        guard let count = follows, let connection, let moved = connection.moved(to: memory),
+            refusals == 0
+        else { return false }
+        follows = count + 1
+        self.connection = nil
+        port = []
+        // A queue of its own goes on where the one before was: nothing is under way here.
+        try? peerConnected(moved.resumed())
+        connects -= 1
+        return true
+    }
+
     /// One turn of a worker.
     func echo() {
         guard let holder = port.first else { return }
@@ -150,4 +165,30 @@ final class EchoHost: PeerConnectionHost {
     var brokenPairs: [Int: String] { error.map { [0: $0.rawValue] } ?? [:] }
 
     var error: QueueError? { port.first?.port.error }
+}
+
+extension PeerConnection {
+    /// The rings go on at their used index.
+    fileprivate func resumed() -> PeerConnection {
+        let rings = rings.map { ring in
+            var configuration = ring.configuration
+            let used = memory.read(configuration.deviceArea + 2, 2) ?? [0, 0]
+            configuration.nextAvailable = UInt16(used[0]) | UInt16(used[1]) << 8
+            return PeerRingSetup(
+                index: ring.index,
+                isPeerTransmit: ring.isPeerTransmit,
+                isEnabled: ring.isEnabled,
+                isStarted: ring.isStarted,
+                configuration: configuration,
+                doorbell: ring.doorbell,
+                wakeup: ring.wakeup
+            )
+        }
+        return PeerConnection(
+            memory: memory,
+            features: features,
+            rings: rings,
+            generation: generation
+        )
+    }
 }
