@@ -61,6 +61,19 @@ import Testing
         #expect(devices[3].headroom == 2 && devices[3].paths.count == 2)
     }
 
+    @Test func `the file beside the systemd units is in order`() throws {
+        let root = #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
+        let source = ConfigurationSource(path: "/\(root)/tools/systemd/serve.yaml")
+        #expect(try source.read().devices.map(\.kind) == [.management, .net, .net, .peerNet])
+    }
+
+    @Test func `a file of too many devices, and one with a wrong level, are refused`() {
+        let devices = (0...DeviceSet.limit).map { "{name: d\($0), kind: net, vfio-user: /\($0)}" }
+        let found = problems("devices: [\(devices.joined(separator: ", "))]\nlog-level: loud")
+        #expect(found.map(\.key) == ["devices", "log-level"])
+        #expect(found.allSatisfy { $0.id == "config/range" })
+    }
+
     @Test func `what is left out has a default`() throws {
         let configuration = try ConfigurationReader.read(
             yaml: "devices: [{name: a, kind: management, vfio-user: /a}]"

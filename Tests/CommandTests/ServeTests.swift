@@ -71,6 +71,23 @@ import Testing
         #expect(place.sockets.isEmpty)
     }
 
+    @Test func `a command that holds a virtual device ends with the daemon that has it`() throws {
+        let place = try ServePlace("held")
+        let program = try place.serve(management(place))
+        #expect(place.sees("ready"))
+        let held = try place.run(
+            [
+                "vdev", "add", "vfio-user:\(place.path("m.sock"))", "--type", "vhost-pci-net",
+                "--hold",
+            ]
+        )
+        #expect(place.sees("virtual device 1, vhost-pci-net", in: "ctl"))
+        #expect(held.exitStatus == nil)
+        program.kill()
+        #expect(held.waitForEnd(milliseconds: 10_000) == 1)
+        #expect(place.text("ctl").contains("vfu/peer-gone: "))
+    }
+
     @Test func `HI-J22: a wrong file ends it with status 2 before anything is opened`() throws {
         let place = try ServePlace("wrong")
         try place.write("control: \(place.path("c.sock"))\ndevices: [{kind: net}]\n", "f.yaml")

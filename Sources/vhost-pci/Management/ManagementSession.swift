@@ -67,12 +67,17 @@ final class ManagementSession {
         return report
     }
 
-    /// Waits until somebody asks to end. Call `holdTerminations` before the first change.
+    /// Waits until somebody asks to end; throws when the device is gone. Hold terminations back before
+    /// the first change.
     func wait(for signals: FileDescriptor) throws {
         var isOver = false
         let source = try loop.watch(signals) { isOver = true }
         defer { loop.remove(source) }
-        while !isOver { try loop.turn(limitMilliseconds: 1000) }
+        while !isOver {
+            try loop.turn(limitMilliseconds: 500)
+            // A device that is unplugged, or whose server has ended, tells nobody.
+            if !isOver, try transport.status().rawValue == .max { throw VirtioError.deviceGone }
+        }
     }
 
     /// Ends it: the device is reset.
