@@ -9,8 +9,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-int64_t shim_receive(int socket, void *into, size_t length, int waits, int *descriptors,
-                     int *descriptor_count, int *truncated) {
+int64_t shim_receive(int socket, void *into, size_t length, int *descriptors, int *descriptor_count,
+                     int *truncated) {
     union {
         struct cmsghdr align;
         char bytes[CMSG_SPACE(SHIM_MAX_DESCRIPTORS * sizeof(int))];
@@ -22,7 +22,7 @@ int64_t shim_receive(int socket, void *into, size_t length, int waits, int *desc
     *truncated = 0;
     ssize_t count;
     do
-        count = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | (waits ? 0 : MSG_DONTWAIT));
+        count = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     while (count < 0 && errno == EINTR);
     if (count < 0)
         return -errno;
@@ -137,19 +137,6 @@ int shim_accept(int listener) {
 
 int shim_socket_pair(int pair[2]) {
     return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0 ? -errno : 0;
-}
-
-int shim_let_wait(int socket, uint64_t milliseconds) {
-    struct timeval limit = {(time_t)(milliseconds / 1000), (suseconds_t)(milliseconds % 1000 * 1000)};
-    // A limit of 0 would be none.
-    if (limit.tv_sec == 0 && limit.tv_usec == 0)
-        limit.tv_usec = 1000;
-    if (setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) < 0)
-        return -errno;
-    int flags = fcntl(socket, F_GETFL);
-    if (flags < 0 || fcntl(socket, F_SETFL, flags & ~O_NONBLOCK) < 0)
-        return -errno;
-    return 0;
 }
 
 int shim_peer_process(int socket) {

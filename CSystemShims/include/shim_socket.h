@@ -11,11 +11,9 @@
 /// Reads up to `length` bytes and up to SHIM_MAX_DESCRIPTORS descriptors (close-on-exec).
 /// Returns the byte count (0: end of stream) or -errno; `*descriptor_count` and `*truncated` (the
 /// kernel dropped ancillary data) are set whatever comes back.
-/// Waits for nothing, unless `waits` is set on a socket that `shim_let_wait` has prepared.
-int64_t shim_receive(int socket, void *into, size_t length, int waits, int *descriptors,
-                     int *descriptor_count, int *truncated);
-/// Lets a read that asks for it wait for the first byte, so many milliseconds; 0 or -errno.
-int shim_let_wait(int socket, uint64_t milliseconds);
+/// Waits for nothing.
+int64_t shim_receive(int socket, void *into, size_t length, int *descriptors, int *descriptor_count,
+                     int *truncated);
 /// Sends two runs of bytes, the second of which may be empty, with descriptors attached to the first
 /// byte; the byte count or -errno. Never raises SIGPIPE.
 int64_t shim_send(int socket, const void *first, size_t first_length, const void *second,

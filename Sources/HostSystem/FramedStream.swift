@@ -69,10 +69,6 @@ public final class FramedStream {
     /// anybody waits for the socket.
     public var hasAhead: Bool { !ahead.isEmpty }
 
-    /// False when the last read took all that was there at that moment, so that reading on at once
-    /// would most likely find nothing.
-    public private(set) var mayHaveMore = true
-
     /// Bytes of ours that the socket did not take yet.
     public var unsentCount: Int { outgoing.reduce(0) { $0 + $1.bytes.count } }
 
@@ -114,19 +110,18 @@ extension FramedStream {
     private static let readsPerCall = 16
 
     /// Reads on, at most to the end of one message; `waiting` also when that takes too many reads, and
-    /// the socket is readable then. With `waits`, the first byte is waited for as long as
-    /// `UnixSocket.letWait` has set.
-    public func receive(waits: Bool = false) -> Event {
-        receive(waits: waits, reads: Self.readsPerCall)
+    /// the socket is readable then.
+    public func receive() -> Event {
+        receive(reads: Self.readsPerCall)
     }
 
     /// The next message of those that were read already; `waiting` when there is none that is whole.
     public func receiveAhead() -> Event {
-        receive(waits: false, reads: 0)
+        receive(reads: 0)
     }
 
-    private func receive(waits: Bool, reads limit: Int) -> Event {
-        let event = readOn(waits: waits, reads: limit)
+    private func receive(reads limit: Int) -> Event {
+        let event = readOn(reads: limit)
         // Most messages are whole at once and never look at the clock.
         if messageDeadline == nil, !frame.header.isEmpty {
             messageDeadline = Deadline(milliseconds: deadlines.halfMessage)
@@ -134,15 +129,14 @@ extension FramedStream {
         return event
     }
 
-    private func readOn(waits: Bool, reads limit: Int) -> Event {
+    private func readOn(reads limit: Int) -> Event {
         var reads = 0
         while payloadSize == nil {
             let missing = format.headerSize - frame.header.count
             if ahead.isEmpty {
                 guard reads < limit else { return .waiting }
                 reads += 1
-                let isFirst = frame.header.isEmpty
-                if let event = fill(missing, waits: waits && isFirst) { return event }
+                if let event = fill(missing) { return event }
             }
             if frame.header.isEmpty {
                 frame.header.reserveCapacity(format.headerSize)
@@ -165,7 +159,7 @@ extension FramedStream {
                     if let event = readPayload(missing) { return event }
                     continue
                 }
-                if let event = fill(missing, waits: false) { return event }
+                if let event = fill(missing) { return event }
             }
             if let fault = keep(ahead.take(missing, into: &frame.payload)) { return fault }
         }
@@ -177,14 +171,10 @@ extension FramedStream {
     }
 
     /// Reads at least some of the `missing` bytes, and ahead if the format lets us.
-    private func fill(_ missing: Int, waits: Bool) -> Event? {
+    private func fill(_ missing: Int) -> Event? {
         let limit = max(missing, format.readAhead)
         do throws(SystemError) {
-            guard let count = try ahead.fill(from: socket, limit: limit, waits: waits) else {
-                mayHaveMore = false
-                return .waiting
-            }
-            mayHaveMore = count == limit
+            guard let count = try ahead.fill(from: socket, limit: limit) else { return .waiting }
             isFresh = false
             // What was cut off is told by the byte that it came with; without one, there is none.
             return count == 0 ? endOfStream : nil

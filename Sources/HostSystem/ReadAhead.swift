@@ -32,15 +32,9 @@ struct ReadAhead {
 
     /// Reads at most `limit` bytes, and no more than there is room for, into the place of what was
     /// taken; the number of bytes, or `nil` when nothing is there.
-    mutating func fill(
-        from socket: UnixSocket,
-        limit: Int,
-        waits: Bool
-    ) throws(SystemError) -> Int? {
+    mutating func fill(from socket: UnixSocket, limit: Int) throws(SystemError) -> Int? {
         let limit = min(limit, bytes.count)
-        guard let arrival = try socket.receive(into: &bytes, limit: limit, waits: waits) else {
-            return nil
-        }
+        guard let arrival = try socket.receive(into: &bytes, limit: limit) else { return nil }
         position = 0
         end = arrival.count
         descriptors = arrival.descriptors

@@ -38,20 +38,13 @@ public final class UnixSocket: Sendable {
         public var isTruncated: Bool
     }
 
-    /// Lets a read that asks for it wait for its first byte, at most so long: for an end that has
-    /// nothing else to do, one call of the kernel instead of two.
-    public func letWait(milliseconds: UInt64) throws(SystemError) {
-        try checked(shim_let_wait(descriptor.rawValue, milliseconds), "let a unix socket wait")
-    }
-
-    /// Reads at most `limit` bytes; `nil` when nothing is there yet, or, with `waits`, when nothing
-    /// came in the time that `letWait` has set.
-    public func receive(limit: Int, waits: Bool = false) throws(SystemError) -> Received? {
+    /// Reads at most `limit` bytes; `nil` when nothing is there yet.
+    public func receive(limit: Int) throws(SystemError) -> Received? {
         var arrival: Arrival?
         var failure: SystemError?
         let bytes = unsafe [UInt8](unsafeUninitializedCapacity: limit) { buffer, initialized in
             do throws(SystemError) {
-                arrival = try unsafe receive(into: UnsafeMutableRawBufferPointer(buffer), waits)
+                arrival = try unsafe receive(into: UnsafeMutableRawBufferPointer(buffer))
             } catch {
                 failure = error
             }
@@ -77,20 +70,15 @@ public final class UnixSocket: Sendable {
     }
 
     /// Reads at most `limit` bytes to the beginning of `bytes`.
-    func receive(
-        into bytes: inout [UInt8],
-        limit: Int,
-        waits: Bool
-    ) throws(SystemError) -> Arrival? {
+    func receive(into bytes: inout [UInt8], limit: Int) throws(SystemError) -> Arrival? {
         try unsafe bytes.withUnsafeMutableBufferPointer { buffer throws(SystemError) in
             let part = unsafe UnsafeMutableBufferPointer(rebasing: buffer.prefix(limit))
-            return try unsafe receive(into: UnsafeMutableRawBufferPointer(part), waits)
+            return try unsafe receive(into: UnsafeMutableRawBufferPointer(part))
         }
     }
 
     private func receive(
-        into buffer: UnsafeMutableRawBufferPointer,
-        _ waits: Bool
+        into buffer: UnsafeMutableRawBufferPointer
     ) throws(SystemError) -> Arrival? {
         var descriptors: [FileDescriptor] = []
         var truncated: Int32 = 0
@@ -103,7 +91,6 @@ public final class UnixSocket: Sendable {
                 descriptor.rawValue,
                 buffer.baseAddress,
                 buffer.count,
-                waits ? 1 : 0,
                 raw.baseAddress,
                 &count,
                 &truncated

@@ -94,7 +94,8 @@ public final class Client: PCIFunction {
                 HostRefusal(
                     "vfu/socket",
                     "there is no socket at \(path)",
-                    remedy: "start the server first, or correct the path"
+                    remedy: "start the server first, or correct the path; the socket of a"
+                        + " vhost-pci-net device is there once its peer has connected"
                 )
             )
         case .connectionRefused:

@@ -26,9 +26,9 @@ struct ClientConversation {
     private let name: String
     /// Signalled when `fault` is set.
     private let ended: EventFD
-    /// The socket can be waited at by reading from it.
-    private let canWait: Bool
     private var identifier: UInt16 = 0
+    /// The server has answered before.
+    private var isAcquainted = false
 
     /// What the server may reach.
     var memory: MemoryTable = .empty
@@ -37,7 +37,6 @@ struct ClientConversation {
     private(set) var fault: HostRefusal?
 
     init(_ socket: UnixSocket, name: String, limits: ClientLimits, ended: EventFD) {
-        canWait = (try? socket.letWait(milliseconds: limits.reply)) != nil
         stream = FramedStream(
             socket,
             format: .vfioUser,
@@ -65,14 +64,11 @@ struct ClientConversation {
         let first = header.encoded + request.fixed
         try react(stream.send(first, request.bytes, descriptors: request.descriptors), operation)
         let deadline = Deadline(milliseconds: limits.reply)
-        // Nothing else is to be done, so the first wait is the read itself.
-        var waits = canWait && !stream.hasUnsent
         while true {
-            if !waits, stream.wait(until: deadline) != .ready { throw late(operation) }
+            // Not by a read that waits: the server's reading of the command would wake us as well.
+            guard stream.wait(until: deadline) == .ready else { throw late(operation) }
             if stream.hasUnsent { try react(stream.flush(), operation) }
-            let event = stream.receive(waits: waits)
-            waits = false
-            switch event {
+            switch stream.receive() {
             case .waiting: continue
             case .closed: throw gone(operation)
             case .fault(let fault): throw fail(fault, operation)
@@ -135,7 +131,12 @@ struct ClientConversation {
 
     private mutating func late(_ operation: @Sendable () -> String) -> PCIError {
         let what = "\(operation()): no reply in \(limits.reply) ms"
-        return fail("vfu/stall", what, "look after the server; this device is lost to us")
+        let remedy =
+            isAcquainted
+            ? "look after the server; this device is lost to us"
+            : "look whether this is the socket of a vfio-user server, and whether it has another"
+                + " client"
+        return fail("vfu/stall", what, remedy)
     }
 
     // MARK: - Replies
@@ -172,6 +173,7 @@ struct ClientConversation {
         guard frame.descriptors.count <= request.replyDescriptors, !frame.hadLateDescriptors else {
             throw fail("vfu/reply", "\(operation()): descriptors where none belong")
         }
+        isAcquainted = true
         return frame
     }
 
@@ -187,7 +189,15 @@ struct ClientConversation {
     }
 
     private mutating func gone(_ operation: @Sendable () -> String) -> PCIError {
-        fail(
+        guard isAcquainted else {
+            return fail(
+                "vfu/peer-gone",
+                "the server has closed the connection instead of answering \(operation())",
+                "end the other client, if there is one, for a device has one at a time; else look"
+                    + " whether this is the socket of a vfio-user server"
+            )
+        }
+        return fail(
             "vfu/peer-gone",
             "the server has closed the connection (\(operation()))",
             "start it again, then open the device anew"

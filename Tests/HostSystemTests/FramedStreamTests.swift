@@ -167,25 +167,4 @@ import Testing
         let wait = stream.wait(until: Deadline(milliseconds: 5000), cancel: cancel.descriptor)
         #expect(wait == .cancelled)
     }
-
-    @Test func `a read that may wait does so, at most its limit; others never do`() throws {
-        let (near, far) = try UnixSocket.pair()
-        try near.letWait(milliseconds: 30)
-        let stream = FramedStream(near, format: format)
-        let start = MonotonicClock.now
-        #expect(isWaiting(stream.receive()))
-        #expect(MonotonicClock.now - start < 25_000_000)
-        #expect(isWaiting(stream.receive(waits: true)))
-        #expect((25..<2000).contains((MonotonicClock.now - start) / 1_000_000))
-        _ = try far.send([1, 0][...])
-        #expect(isWaiting(stream.receive(waits: true)))
-        _ = try far.send([0, 0, 9][...])
-        #expect(message(stream.receive(waits: true))?.payload == [9])
-        // A full socket does not make a sender wait either.
-        while !stream.hasUnsent {
-            _ = stream.send([0, 0, 0, 0], [UInt8](repeating: 0, count: 4000))
-        }
-        #expect(stream.hasUnsent)
-        try #require(shutdown(far.descriptor.rawValue, Int32(SHUT_RDWR)) == 0)
-    }
 }
