@@ -256,7 +256,18 @@ public final class PCITransport: VirtioTransport {
         size: UInt64
     ) throws(VirtioError) -> BARWindow {
         try present { () throws(PCIError) in
-            try function.mapWindow(bar, offset: offset, size: size)
+            guard try function.barSize(bar) > 0 else {
+                throw .refused(
+                    HostRefusal(
+                        "pci/bar-address",
+                        "BAR \(bar), which shows the peer's memory, has no address: the machine"
+                            + " found no room for it",
+                        remedy: "give its bridge more room for 64-bit windows (QEMU:"
+                            + " pcie-root-port,pref64-reserve=SIZE), then plug it in anew"
+                    )
+                )
+            }
+            return try function.mapWindow(bar, offset: offset, size: size)
         }
     }
 

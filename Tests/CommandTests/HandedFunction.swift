@@ -14,6 +14,8 @@ final class HandedFunction: HostFunction {
     var tell: ((HostFunctionEvent) -> Void)?
     /// Everything reads as ones.
     var isGone = false
+    /// A BAR that the machine gave no address.
+    var unassigned: Int?
     private let base: InProcessFunction
 
     init(_ base: InProcessFunction) {
@@ -44,7 +46,9 @@ final class HandedFunction: HostFunction {
         try base.writeConfiguration(offset, width, value)
     }
 
-    func barSize(_ bar: Int) throws(PCIError) -> UInt64 { try base.barSize(bar) }
+    func barSize(_ bar: Int) throws(PCIError) -> UInt64 {
+        bar == unassigned ? 0 : try base.barSize(bar)
+    }
 
     func readRegister(
         _ bar: Int,

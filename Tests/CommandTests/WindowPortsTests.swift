@@ -154,6 +154,42 @@ import Virtio
         try rig.end()
     }
 
+    @Test func `VPN-M-06: a window without an address fails the run, by name and with a way out`()
+        throws
+    {
+        let rig = try Rig()
+        rig.function?.unassigned = 2
+        let machine = try rig.machine(seconds: 30)
+        #expect(try rig.turn { rig.lines.contains { $0.contains("pci/bar-address") } })
+        machine.kill()
+        #expect(!rig.port.isAttached && rig.ports.reasons == [])
+        rig.ports.stop()
+        let reason = try #require(rig.ports.reasons.first)
+        #expect(reason.hasPrefix("0000:09:00.0: vpci/bar: pci/bar-address: BAR 2"))
+        #expect(reason.contains("pref64-reserve"))
+        try rig.end()
+    }
+
+    @Test func `VPN-M-06: a window that was refused at first is no failure once it is shown`()
+        throws
+    {
+        let rig = try Rig()
+        rig.function?.unassigned = 2
+        let first = try rig.machine(seconds: 30)
+        #expect(try rig.turn { rig.lines.contains { $0.contains("pci/bar-address") } })
+        first.kill()
+        rig.function?.unassigned = nil
+        #expect(try rig.turn { first.exitStatus != nil })
+        // The device hears of the end before the next one comes.
+        for _ in 0..<50 { try rig.loop.turn(limitMilliseconds: 5) }
+        let second = try rig.machine(seconds: 30)
+        #expect(try rig.turn { rig.port.received.packets > 100 })
+        second.kill()
+        rig.ports.stop()
+        #expect(rig.ports.reasons == [])
+        try rig.end()
+    }
+
     @Test func `a function that waits for its machine does not keep a run from ending`() throws {
         let rig = try Rig()
         #expect(try rig.turn { rig.lines.contains { $0.contains("ready") } })

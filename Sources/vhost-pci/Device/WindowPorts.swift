@@ -21,6 +21,8 @@ final class WindowPorts {
         var watch = FunctionWatch()
         /// How often the machine behind the function was there anew.
         var connections: UInt64 = 0
+        /// What the driver refused since the machine was last there.
+        var refusal: Refusal?
         /// Why the device is to be taken out.
         var trouble: (text: String, id: String)?
 
@@ -80,12 +82,21 @@ final class WindowPorts {
     /// Ends the drivers: each says OFF, waits a bounded time for the answer, and resets its device.
     /// The functions close with them. To be called while the workers still run.
     func stop() {
-        for device in devices { end(device) }
+        for device in devices {
+            // A machine that was to be seen and never could be is no success.
+            if device.driver != nil, let refusal = device.refusal {
+                reasons.append("\(device.name): \(refusal)")
+            }
+            end(device)
+        }
     }
 
     private func follow(_ event: DriverEvent, _ device: Device) {
         switch event {
-        case .connected: device.connections += 1
+        case .connected:
+            device.connections += 1
+            device.refusal = nil
+        case .refused(let refusal): device.refusal = refusal
         case .deviceGone: device.trouble = ("\(event)", "pci/device-gone")
         case .failed(let why): device.trouble = (why, "device/failed")
         default: break
