@@ -48,6 +48,7 @@ import Testing
         usleep(700_000)
         #expect(answered() == 0)
         #expect(program.cpuMilliseconds - before < 350)
+        #expect(place.sees("control: limit/nofile: a client waits: ", in: "log2"))
         clients.removeFirst(served)
         served = 0
         while served < clients.count, !deadline.hasPassed {

@@ -74,6 +74,31 @@ import VirtioSpec
         }
     }
 
+    @Test func `the sockets of a management device's peers are shown, and count as its use`() throws
+    {
+        let daemon = try Daemon(
+            "shown",
+            "name: m, kind: management, vfio-user: @/m.sock, peers: [@/p.sock, @/q.sock], built-in: 1"
+        )
+        #expect(try daemon.socket("m", 1, "state") == .text("listening"))
+        #expect(try daemon.socket("m", 2, "state") == .text("waiting"))
+        let peer = try UnixSocket.connect(to: "\(daemon.folder)/p.sock")
+        #expect(try daemon.waits(for: "m", 1, "connected"))
+        #expect(try daemon.socket("m", 1, "connections") == .integer(1))
+        let file = FileDescriptor(
+            owning: unsafe open("\(daemon.folder)/f.yaml", O_RDWR | O_CLOEXEC)
+        )
+        let text = String(decoding: try file.read(at: 0, count: 4096), as: UTF8.self)
+        let parts = text.split(separator: "built-in: 1", omittingEmptySubsequences: false)
+        try file.write(at: 0, Array(parts.joined(separator: "built-in: 2").utf8))
+        guard case .list(let refused)? = try daemon.call("reload").members?["refused"] else {
+            Issue.record("no list")
+            return
+        }
+        #expect(refused.map { $0.members?["id"] } == [.text("serve/in-use")])
+        withExtendedLifetime(peer) {}
+    }
+
     @Test func `HI-J21: sockets have the mode and the group that were asked for`() throws {
         let folder = "/tmp/vhost-pci-served-\(getpid())-group"
         try #require(unsafe mkdir(folder, 0o700) == 0)

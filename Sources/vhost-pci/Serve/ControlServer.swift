@@ -20,6 +20,8 @@ enum ControlLimits {
     static let departureMilliseconds: UInt64 = 1000
     /// Bytes that it may send meanwhile.
     static let departureBytes = 1 << 20
+    /// Milliseconds that nobody is let in where there is no descriptor for one.
+    static let pauseMilliseconds: UInt64 = 100
     /// Clients that are being sent away, at a time.
     static let leaving = 16
     /// Requests of one client that are carried out in one turn of the loop.
@@ -32,28 +34,33 @@ final class ControlServer {
     /// Carries out a request.
     typealias Handler = (RPCRequest) throws -> RPCValue
 
-    private let listener: UnixListener
     private let loop: EventLoop
     private let handler: Handler
     private let idleMilliseconds: UInt64
-    private var watch: EventLoop.Source?
-    private var pause: EventLoop.Source?
+    private var acceptor: Acceptor?
     private var clients: [ObjectIdentifier: ControlClient] = [:]
     /// Clients that were told why they are not served, the longest there first.
     private var leaving: [ControlClient] = []
 
-    /// Serves `listener` until closed.
+    /// Serves `listener` until closed. `onFailure` is told why a client has to wait.
     init(
         _ listener: UnixListener,
         loop: EventLoop,
         idleMilliseconds: UInt64 = ControlLimits.idleMilliseconds,
+        onFailure: @escaping (SystemError) -> Void = { _ in },
         handler: @escaping Handler
     ) throws {
-        self.listener = listener
         self.idleMilliseconds = idleMilliseconds
         self.loop = loop
         self.handler = handler
-        try listen()
+        acceptor = try Acceptor(
+            listener,
+            loop: loop,
+            pause: ControlLimits.pauseMilliseconds,
+            // Who cannot be watched is gone at once.
+            onConnection: { [weak self] socket in try? self?.admit(socket) },
+            onFailure: onFailure
+        )
     }
 
     deinit {
@@ -65,46 +72,12 @@ final class ControlServer {
 
     /// Ends all connections, sending what can be sent at once.
     func close() {
-        if let watch { loop.remove(watch) }
-        if let pause { loop.remove(pause) }
-        watch = nil
-        pause = nil
+        acceptor?.close()
+        acceptor = nil
         for client in clients.values { client.end() }
         clients = [:]
         for client in leaving { client.end() }
         leaving = []
-    }
-
-    private func listen() throws {
-        pause = nil
-        watch = try loop.watch(listener.descriptor) { [weak self] in self?.accept() }
-    }
-
-    private func accept() {
-        for _ in 0..<ControlLimits.clients {
-            do {
-                guard let socket = try listener.accept() else { return }
-                try admit(socket)
-            } catch {
-                // Without a free descriptor the connection waits, and the loop must not spin.
-                if let watch { loop.remove(watch) }
-                watch = nil
-                listenLater()
-                return
-            }
-        }
-    }
-
-    private func listenLater() {
-        pause = loop.after(milliseconds: 100) { [weak self] in
-            guard let self else { return }
-            pause = nil
-            do {
-                try listen()
-            } catch {
-                listenLater()
-            }
-        }
     }
 
     /// Ends the client that was silent longest, if that is long enough.

@@ -110,7 +110,15 @@ final class Daemon {
         if let path = configuration.control {
             control = try ControlServer(
                 try context.listener("control", nil, path: path),
-                loop: loop
+                loop: loop,
+                onFailure: { [reporter] error in
+                    reporter.step(
+                        "limit/nofile: a client waits: \(error.errno); raise the limit:"
+                            + " `ulimit -n`, or LimitNOFILE= of the unit",
+                        from: "control",
+                        id: "limit/nofile"
+                    )
+                }
             ) { [weak self] request in
                 guard let self, !isEnding else { throw RPCError(.ending) }
                 return try answer(request)

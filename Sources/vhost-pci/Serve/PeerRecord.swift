@@ -30,6 +30,9 @@ final class PeerRecord {
         events.tell("\(event)", from: source, id: id)
     }
 
+    /// The device behind the socket is another one: nobody is connected to it yet.
+    func begin() { isThere = false }
+
     /// How the socket stands.
     var report: ServedDeviceReport.Socket {
         ServedDeviceReport.Socket(

@@ -12,25 +12,8 @@ final class ServedManagement: ServedDevice {
     private let management: EmulatedManagement
     private let socket: VfioUserSocket
     private let events: ServedEvents
-    /// Names that its virtual devices have, in the order of `peers`.
-    private let names: [String]
-    /// How often a peer connected, and whether one is there, by name of the virtual device.
-    private let peers = PeerCount()
-
-    private final class PeerCount {
-        var connections: [String: UInt64] = [:]
-        var present: Set<String> = []
-
-        func follow(_ name: String, _ event: DeviceEvent) {
-            switch event {
-            case .peerConnected:
-                connections[name, default: 0] += 1
-                present.insert(name)
-            case .peerGone: present.remove(name)
-            default: break
-            }
-        }
-    }
+    /// What comes to the sockets of its virtual devices, by the names that these have.
+    private let peers: [(name: String, record: PeerRecord)]
 
     init(_ settings: DeviceSettings, _ context: ServeContext) throws {
         self.settings = settings
@@ -38,24 +21,28 @@ final class ServedManagement: ServedDevice {
         let events = ServedEvents(context.reporter)
         self.events = events
         let names = (0..<settings.maximumDevices).map { "\(settings.name).\($0)" }
-        self.names = names
+        let paths = Dictionary(uniqueKeysWithValues: zip(names, settings.peers))
+        let records = Dictionary(
+            uniqueKeysWithValues: names.map { name in
+                (name, PeerRecord(paths[name] ?? "", of: name, events))
+            }
+        )
+        peers = zip(names, settings.peers).compactMap { name, _ in
+            records[name].map { (name, $0) }
+        }
         management = try EmulatedManagement(
             names: names,
             sliceSize: settings.window,
             isRemote: true,
             personality: settings.personality,
             loop: context.loop
-        ) { [peers] name, event in
-            peers.follow(name, event)
-            var id: String?
-            if case .refused(let refusal) = event { id = refusal.id }
-            events.tell("\(event)", from: name, id: id)
+        ) { name, event in
+            records[name]?.follow(event)
         }
         let path = settings.vfioUser ?? ""
         socket = VfioUserSocket(settings.name, path, context, events)
-        let paths = Dictionary(uniqueKeysWithValues: zip(names, settings.peers))
-        management.onCreate = { [context, peers] name, device throws(AdminError) in
-            peers.present.remove(name)
+        management.onCreate = { [context] name, device throws(AdminError) in
+            records[name]?.begin()
             guard let path = paths[name] else {
                 return context.reporter.step(
                     "\(name): no socket is set aside for its peer (key `peers`)"
@@ -80,14 +67,10 @@ final class ServedManagement: ServedDevice {
     }
 
     var report: ServedDeviceReport {
-        let sockets = zip(names, settings.peers).map { name, path in
-            let isThere = management.device(named: name) != nil
-            return ServedDeviceReport.Socket(
-                end: "vhost-user",
-                path: path,
-                state: !isThere ? .waiting : peers.present.contains(name) ? .connected : .listening,
-                connections: peers.connections[name] ?? 0
-            )
+        let sockets = peers.map { name, record in
+            var socket = record.report
+            if management.device(named: name) == nil { socket.state = .waiting }
+            return socket
         }
         var report = ServedDeviceReport(settings, sockets: [socket.report] + sockets, events)
         report.virtualDevices = management.device.virtualDeviceIDs.map {

@@ -50,7 +50,7 @@ extension HostRefusal {
             )
         case .tooManyDescriptors, Errno(ENFILE):
             self.init(
-                "host/descriptors",
+                "limit/nofile",
                 "no socket can be made at \(path): \(error.errno)",
                 remedy: "raise the limit: `ulimit -n`, or LimitNOFILE= of the unit"
             )
