@@ -16,7 +16,7 @@ extension Engine {
         do {
             try attach(id, device: pairs)
         } catch {
-            removeLastPort()
+            try removePort(id)
             throw error
         }
         return id
@@ -34,7 +34,7 @@ extension Engine {
         let node = pairs.first.flatMap { Engine.node(of: $0.memory) }
         let worker = pickWorker(memoryNode: node)
         let attachment = try PortAttachment(
-            slot: id.index,
+            port: id,
             device: pairs,
             memoryNode: node,
             workerNode: worker.node

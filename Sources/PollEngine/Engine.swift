@@ -26,7 +26,10 @@ public final class Engine {
     public static var patienceMilliseconds: UInt64 { 1000 }
 
     private var workers: [Worker] = []
-    private var ports: [EnginePort] = []
+    /// Slot by slot; those of removed ports are `nil` until they are given to others.
+    private var ports: [EnginePort?] = []
+    /// Ports so far.
+    private var serial: UInt64 = 0
     private var isStopped = false
 
     /// Starts one worker on each core.
@@ -94,11 +97,23 @@ public final class Engine {
     /// Adds a port that has no rings yet. Its name stands in reports and is its own.
     public func addPort(name: String, kind: PortKind) throws(EngineError) -> PortID {
         guard !isStopped else { throw .stopped }
-        guard ports.count < Engine.portLimit else { throw .tooManyPorts(limit: Engine.portLimit) }
-        guard !ports.contains(where: { $0.name == name }) else { throw .repeatedName(name) }
-        let id = PortID(ports.count)
-        ports.append(EnginePort(id, name: name, kind: kind))
+        guard !ports.contains(where: { $0?.name == name }) else { throw .repeatedName(name) }
+        let slot = ports.firstIndex { $0 == nil } ?? ports.count
+        guard slot < Engine.portLimit else { throw .tooManyPorts(limit: Engine.portLimit) }
+        serial += 1
+        let id = PortID(slot, serial: serial)
+        let port = EnginePort(id, name: name, kind: kind)
+        if slot < ports.count { ports[slot] = port } else { ports.append(port) }
         return id
+    }
+
+    /// Forgets a port and its totals; its name and its place are free for others. Throws `attached` for
+    /// a port that has rings, and `workerStuck` while a worker has not let go of it.
+    public func removePort(_ id: PortID) throws(EngineError) {
+        let port = try port(id)
+        if case .detaching = port.link { try detach(id, milliseconds: 0) }
+        guard case .detached = port.link else { throw .attached(port.name) }
+        ports[id.index] = nil
     }
 
     /// Adds a TAP interface that exists, as an uplink of the switch; it is attached at once.
@@ -117,16 +132,17 @@ public final class Engine {
     /// Adds an uplink over an open descriptor that carries one frame a read and a write.
     func addTap(_ name: String, _ file: FileDescriptor) throws(EngineError) -> PortID {
         let id = try addPort(name: name, kind: .tap)
+        let port = try port(id)
         let worker = pickWorker(memoryNode: nil)
         do throws(SystemError) {
             let attachment = try PortAttachment(
-                slot: id.index,
+                port: id,
                 tap: file,
                 workerNode: worker.node
             )
-            try begin(ports[id.index], attachment, worker)
+            try begin(port, attachment, worker)
         } catch {
-            ports.removeLast()
+            ports[id.index] = nil
             throw .system(error)
         }
         return id
@@ -146,7 +162,7 @@ public final class Engine {
         do throws(EngineError) {
             try begin(id, pairs: pairs, memory: memory)
         } catch {
-            if ports.indices.contains(id.index) { ports[id.index].fail(error) }
+            known(id)?.fail(error)
             throw error
         }
     }
@@ -164,7 +180,7 @@ public final class Engine {
         let worker = pickWorker(memoryNode: node)
         do throws(SystemError) {
             let attachment = try PortAttachment(
-                slot: id.index,
+                port: id,
                 pairs: pairs,
                 memory: memory,
                 memoryNode: node,
@@ -174,32 +190,6 @@ public final class Engine {
         } catch {
             throw .system(error)
         }
-    }
-
-    /// Makes the worker of a port use another table; the rings lie where they lay. When this returns the
-    /// worker uses that table alone: nothing of the one before is touched any more.
-    ///
-    /// The rings must be within reach in `memory`, or they break. Throws `workerStuck` when the worker
-    /// does not follow within so many milliseconds: both tables are kept until the port is detached.
-    public func exchange(
-        _ id: PortID,
-        memory: MemoryTable,
-        milliseconds limit: UInt64 = Engine.patienceMilliseconds
-    ) throws(EngineError) {
-        let port = try port(id)
-        guard case .attached(let attachment, let worker) = port.link, port.kind == .peer else {
-            throw .wrongPort(port.name, why: "it has no rings in a peer's memory")
-        }
-        attachment.beginExchange(memory)
-        guard worker.follows(worker.control.raiseCommand(), milliseconds: limit) else {
-            throw .workerStuck(core: worker.core, port: port.name, milliseconds: limit)
-        }
-        attachment.endExchange()
-    }
-
-    /// Times a port was attached; 0 for one that is not there.
-    public func connections(of id: PortID) -> Int {
-        ports.indices.contains(id.index) ? ports[id.index].connections : 0
     }
 
     /// The port, if it is of that kind and can be attached now.
@@ -250,8 +240,7 @@ public final class Engine {
     /// True while the worker of a port that was taken away has not let go of it: all that it was given
     /// to touch, eventfds too, has to stay. Asks, and does not wait.
     public func isDetaching(_ id: PortID) -> Bool {
-        guard ports.indices.contains(id.index), case .detaching = ports[id.index].link
-        else { return false }
+        guard case .detaching? = known(id)?.link else { return false }
         do throws(EngineError) {
             try detach(id, milliseconds: 0)
             return false
@@ -262,18 +251,14 @@ public final class Engine {
 
     /// Wakes the worker of a port, should it sleep: a peer has kicked. Cheap, and never wrong.
     public func wake(_ id: PortID) {
-        guard ports.indices.contains(id.index),
-            case .attached(_, let worker) = ports[id.index].link
-        else { return }
+        guard case .attached(_, let worker)? = known(id)?.link else { return }
         worker.control.wake.signal()
     }
 
     /// The eventfd that wakes the worker of a port, for transports that can signal it themselves;
     /// `nil` while the port is not attached.
     public func wakeDescriptor(of id: PortID) -> FileDescriptor? {
-        guard ports.indices.contains(id.index),
-            case .attached(_, let worker) = ports[id.index].link
-        else { return nil }
+        guard case .attached(_, let worker)? = known(id)?.link else { return nil }
         return worker.control.wake.descriptor
     }
 
@@ -293,7 +278,7 @@ public final class Engine {
                     sleeps: worker.control.sleeps.load(ordering: .relaxed)
                 )
             },
-            ports: ports.map { $0.report() }
+            ports: ports.compactMap { $0?.report() }
         )
     }
 
@@ -308,7 +293,7 @@ public final class Engine {
         for worker in workers where !worker.stop(milliseconds: limit) {
             running.append(worker.core)
         }
-        for port in ports {
+        for port in ports.compactMap({ $0 }) {
             switch port.link {
             case .attached(let attachment, let worker) where !running.contains(worker.core),
                 .detaching(let attachment, let worker, _) where !running.contains(worker.core):
@@ -322,7 +307,7 @@ public final class Engine {
     /// Leaves for good what a worker that never ends may touch.
     private func abandonRunning() {
         for worker in workers { _ = unsafe Unmanaged.passRetained(worker) }
-        for port in ports { _ = unsafe Unmanaged.passRetained(port) }
+        for case let port? in ports { _ = unsafe Unmanaged.passRetained(port) }
     }
 
     /// As `begin`, for callers that throw the engine's errors.
@@ -334,11 +319,6 @@ public final class Engine {
         do throws(SystemError) { try begin(port, attachment, worker) } catch {
             throw .system(error)
         }
-    }
-
-    /// Forgets a port that could not be attached when it was added.
-    func removeLastPort() {
-        ports.removeLast()
     }
 
     private func begin(
@@ -354,11 +334,17 @@ public final class Engine {
     /// What the engine and its workers share, for tests of its lifetime.
     var workerControls: [WorkerControl] { workers.map(\.control) }
 
-    private func port(_ id: PortID) throws(EngineError) -> EnginePort {
-        guard ports.indices.contains(id.index) else {
+    func port(_ id: PortID) throws(EngineError) -> EnginePort {
+        guard let port = known(id) else {
             throw .wrongPort("#\(id.index)", why: "this engine has no such port")
         }
-        return ports[id.index]
+        return port
+    }
+
+    func known(_ id: PortID) -> EnginePort? {
+        guard ports.indices.contains(id.index), let port = ports[id.index], port.id == id
+        else { return nil }
+        return port
     }
 
     func pickWorker(memoryNode: Int?) -> Worker {

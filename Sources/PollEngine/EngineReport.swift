@@ -110,8 +110,14 @@ public struct EngineReport: Sendable {
     /// One for each port, in the order they were added.
     public var ports: [Port]
 
+    /// What was done at a port; `nil` for one that was removed.
+    public func port(_ id: PortID) -> Port? {
+        if ports.indices.contains(id.index), ports[id.index].id == id { return ports[id.index] }
+        return ports.first { $0.id == id }
+    }
+
     /// Received packets that are neither delivered, consumed nor dropped by name. 0 once traffic
-    /// has ended; while it flows, ports are read some turns apart.
+    /// has ended, if no port was removed; while it flows, ports are read some turns apart.
     public var unaccounted: Int64 {
         var balance: Int64 = 0
         for port in ports {

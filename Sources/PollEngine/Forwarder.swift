@@ -13,6 +13,9 @@ protocol Forwarder: ~Copyable {
     /// Serves every port once; returns how many packets were moved.
     mutating func turn(_ ports: PortList) -> Int
 
+    /// Another port has this slot from now on: whatever is known of the one before is forgotten.
+    mutating func forget(slot: Int)
+
     /// Takes turns until something else is to be done.
     static func poll(
         _ forwarder: inout Self,
@@ -21,6 +24,11 @@ protocol Forwarder: ~Copyable {
         _ tally: inout WorkerTally,
         _ watch: PollWatch
     ) -> PollExit
+}
+
+extension Forwarder where Self: ~Copyable {
+    /// Nothing is known of ports.
+    mutating func forget(slot: Int) {}
 }
 
 /// When to leave the polling loop.

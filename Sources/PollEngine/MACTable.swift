@@ -76,6 +76,17 @@ struct MACTable: ~Copyable {
         return Int(unsafe occupancy[port])
     }
 
+    /// Gives up all entries of a port. Looks at the whole table: not for the packet path.
+    mutating func forget(port: Int, now: UInt32) {
+        guard port >= 0, port < portLimit, unsafe occupancy[port] > 0 else { return }
+        for index in 0...mask
+        where unsafe entries[index].isUsed != 0 && Int(entries[index].port) == port {
+            unsafe entries[index].heard = now &- maximumAge &- 1
+            unsafe entries[index].port = MACTable.nobody
+        }
+        unsafe occupancy[port] = 0
+    }
+
     /// Notes that `address` was the source of a frame that came in at `port`.
     @_noLocks
     mutating func learn(_ address: UInt64, port: Int, now: UInt32) -> Learning {

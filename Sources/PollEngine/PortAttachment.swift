@@ -29,7 +29,7 @@ final class PortAttachment {
 
     /// Takes over the queue pairs of a peer, 1 … `PortPairs.limit`.
     init(
-        slot: Int,
+        port: PortID,
         pairs: consuming PortPairs,
         memory: MemoryTable,
         memoryNode: Int?,
@@ -55,7 +55,7 @@ final class PortAttachment {
         unsafe wantedMemory = PortAttachment.wanted(pages, place)
         unsafe state.initialize(
             to: PortState(
-                slot: slot,
+                port: port,
                 pairs: rings,
                 pairCount: count,
                 receiveEnabled: receiveEnabled,
@@ -75,12 +75,12 @@ final class PortAttachment {
     }
 
     /// Takes over an open TAP interface.
-    init(slot: Int, tap: FileDescriptor, workerNode: Int) throws(SystemError) {
+    init(port: PortID, tap: FileDescriptor, workerNode: Int) throws(SystemError) {
         var layout = Layout()
         let place = Places(&layout, pairs: 1)
         pages = try PortAttachment.pages(layout.size, node: workerNode)
         unsafe state = (pages.address + place.state).bindMemory(to: PortState.self, capacity: 1)
-        let port = unsafe (pages.address + place.tap).bindMemory(to: TapPort.self, capacity: 1)
+        let interface = unsafe (pages.address + place.tap).bindMemory(to: TapPort.self, capacity: 1)
         let rings = unsafe (pages.address + place.pairs).bindMemory(
             to: PeerPort.self,
             capacity: 1
@@ -88,15 +88,15 @@ final class PortAttachment {
         let record = unsafe PortAttachment.record(pages, place)
         ledger = PortAttachment.ledger(pages, place)
         unsafe wantedMemory = PortAttachment.wanted(pages, place)
-        unsafe port.initialize(to: try TapPort(tap))
+        unsafe interface.initialize(to: try TapPort(tap))
         unsafe state.initialize(
             to: PortState(
-                slot: slot,
+                port: port,
                 pairs: rings,
                 pairCount: 0,
                 receiveEnabled: 1,
                 transmitEnabled: 1,
-                tap: port,
+                tap: interface,
                 devices: nil,
                 record: record,
                 ledger: ledger,
@@ -114,7 +114,7 @@ final class PortAttachment {
     /// Takes over the queue pairs of a network device that we drive, 1 … `PortPairs.limit`, and
     /// gives the device its receive buffers.
     init(
-        slot: Int,
+        port: PortID,
         device pairs: [PacketPairConfiguration],
         memoryNode: Int?,
         workerNode: Int
@@ -150,7 +150,7 @@ final class PortAttachment {
         let every = UInt64.max >> UInt64(64 - pairs.count)
         unsafe state.initialize(
             to: PortState(
-                slot: slot,
+                port: port,
                 pairs: rings,
                 pairCount: pairs.count,
                 receiveEnabled: every,

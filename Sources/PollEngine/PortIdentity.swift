@@ -1,10 +1,14 @@
 /// Names a port of an engine, from `addPort`, `addTap` or `addDevice` on; never reused.
 public struct PortID: Hashable, Sendable {
-    /// Position in the engine's table and in its reports.
+    /// Position in the engine's table, and in its reports as long as no port was removed. Another port
+    /// has it when this one was.
     public let index: Int
+    /// Ports that the engine had before.
+    let serial: UInt64
 
-    init(_ index: Int) {
+    init(_ index: Int, serial: UInt64 = 0) {
         self.index = index
+        self.serial = serial
     }
 }
 

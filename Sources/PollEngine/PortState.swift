@@ -13,6 +13,8 @@ struct PortState {
     // initialised.
     /// Position in the engine's port table.
     let slot: Int
+    /// Tells the ports apart that have one slot after the other.
+    let serial: UInt64
     let pairs: UnsafeMutablePointer<PeerPort>
     let pairCount: Int
     /// Pairs, one bit each, into whose receive ring packets may be put.
@@ -41,7 +43,7 @@ struct PortState {
     var unpublished: UInt64 = 0
 
     init(
-        slot: Int,
+        port: PortID,
         pairs: UnsafeMutablePointer<PeerPort>,
         pairCount: Int,
         receiveEnabled: UInt64,
@@ -52,7 +54,8 @@ struct PortState {
         ledger: PortLedger,
         wantedMemory: UnsafeMutablePointer<Atomic<UnsafeRawPointer?>>
     ) {
-        self.slot = slot
+        slot = port.index
+        serial = port.serial
         unsafe self.pairs = pairs
         self.pairCount = pairCount
         self.receiveEnabled = receiveEnabled

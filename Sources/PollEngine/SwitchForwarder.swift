@@ -50,6 +50,11 @@ struct SwitchForwarder: ~Copyable, Forwarder {
         @_noLocks get { UInt32(truncatingIfNeeded: CycleClock.now >> tickShift) }
     }
 
+    /// Frames for stations behind a removed port must not go to the one that has its place.
+    mutating func forget(slot: Int) {
+        table.forget(port: slot, now: tick)
+    }
+
     @_noLocks
     static func poll(
         _ forwarder: inout SwitchForwarder,

@@ -19,6 +19,8 @@ struct WorkerThread: ~Copyable {
     private let mode: ForwardingMode
     private let ports: UnsafeMutablePointer<UnsafeMutablePointer<PortState>>
     private let bySlot: UnsafeMutablePointer<UnsafeMutablePointer<PortState>?>
+    /// The port that each slot last belonged to; 0 before the first.
+    private let serials: UnsafeMutablePointer<UInt64>
     private var count = 0
     private var command: UInt64 = 0
     private var tally = WorkerTally()
@@ -30,11 +32,14 @@ struct WorkerThread: ~Copyable {
         unsafe ports = .allocate(capacity: WorkerControl.capacity)
         unsafe bySlot = .allocate(capacity: WorkerControl.capacity)
         unsafe bySlot.initialize(repeating: nil, count: WorkerControl.capacity)
+        unsafe serials = .allocate(capacity: WorkerControl.capacity)
+        unsafe serials.initialize(repeating: 0, count: WorkerControl.capacity)
     }
 
     deinit {
         unsafe ports.deallocate()
         unsafe bySlot.deallocate()
+        unsafe serials.deallocate()
     }
 
     /// The body of a worker's thread.
@@ -60,7 +65,7 @@ struct WorkerThread: ~Copyable {
         control.phase.store(WorkerControl.Phase.running.rawValue, ordering: .releasing)
         var isIdle = false
         while true {
-            follow()
+            follow(&forwarder)
             if control.isStopping.load(ordering: .acquiring) { break }
             if count == 0 || isIdle { rest() }
             let watch = PollWatch(
@@ -86,7 +91,7 @@ struct WorkerThread: ~Copyable {
     }
 
     /// Reads all slots anew if the control thread says so, and acknowledges.
-    private mutating func follow() {
+    private mutating func follow<F: Forwarder & ~Copyable>(_ forwarder: inout F) {
         let number = control.command.load(ordering: .acquiring)
         guard number != command else { return }
         publish()
@@ -96,6 +101,11 @@ struct WorkerThread: ~Copyable {
             let state = unsafe control.state(at: slot)
             unsafe bySlot[slot] = state
             guard let state = unsafe state else { continue }
+            let serial = unsafe state.pointee.serial
+            if unsafe serials[slot] != serial {
+                if unsafe serials[slot] != 0 { forwarder.forget(slot: slot) }
+                unsafe serials[slot] = serial
+            }
             unsafe ports[count] = state
             count += 1
             unsafe state.pointee.followMemory()

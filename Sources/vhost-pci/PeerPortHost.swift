@@ -121,8 +121,9 @@ final class PeerPortHost: VhostPCINetHost {
 
     var brokenPairs: [Int: String] {
         var pairs = unusablePairs
-        let report = engine.snapshot().ports[port.index]
-        guard report.isAttached, let error = report.ringError else { return pairs }
+        guard let report = engine.snapshot().port(port), report.isAttached,
+            let error = report.ringError
+        else { return pairs }
         for pair in report.brokenPairs where pairNumbers.indices.contains(pair) {
             pairs[pairNumbers[pair]] = error.id
         }

@@ -34,6 +34,14 @@ struct PortWatch {
         return lines
     }
 
+    /// The port was removed: another one of that name begins anew.
+    mutating func forget(_ name: String) {
+        ringErrors[name] = nil
+        stalled.remove(name)
+        full.remove(name)
+        gone.remove(name)
+    }
+
     /// Devices are not spoken of here: they are taken out, which is told there.
     private mutating func broken(_ port: EngineReport.Port) -> [String] {
         guard port.kind != .device else { return [] }

@@ -1,8 +1,12 @@
 import Glibc
+import GuestMemory
 import HostSystem
 import PCI
+import PollEngine
 import Synchronization
 import Testing
+import VirtioSpec
+import Virtqueue
 
 @testable import vhost_pci
 
@@ -69,6 +73,71 @@ import Testing
         #expect(closed != nil)
         devices.forget()
         #expect(closed == nil && devices.all.isEmpty)
+    }
+
+    @Test func `a port is forgotten with the last device of its name, and not before`() throws {
+        var isDetaching = true
+        var forgotten: [String] = []
+        let devices = DeviceSet(
+            control: nil,
+            forget: { forgotten.append($0) },
+            isDetaching: { _ in isDetaching }
+        ) { settings in
+            if settings.name == "bad" { throw HostRefusal("test/bad", "no", remedy: "why") }
+            return Device(settings)
+        }
+        devices.remove(try devices.add(Self.settings("a")))
+        let again = try devices.add(Self.settings("a"))
+        isDetaching = false
+        devices.look(nil)
+        #expect(forgotten.isEmpty)
+        devices.remove(again)
+        #expect(forgotten == ["a"])
+        // One that could not be made may have had a port already.
+        #expect(throws: HostRefusal.self) { try devices.add(Self.settings("bad")) }
+        #expect(forgotten == ["a", "bad"])
+    }
+
+    @Test func `a thousand devices have ports one after the other`() throws {
+        let plane = DataPlane(
+            DataPlaneSettings(),
+            StepReporter(json: true, neverWaits: true)
+        )
+        for number in 0..<1000 {
+            let port = try plane.port("net\(number)")
+            #expect(try plane.port("net\(number)") == port)
+            plane.forget("net\(number)")
+        }
+        #expect(plane.snapshot()?.ports.isEmpty == true)
+        // One with rings stays: a device of the same name has it next.
+        let rings = try NetRings(features: .version1)
+        let engine = try plane.running()
+        let port = try plane.port("a")
+        var pairs = PortPairs()
+        let region = try #require(
+            unsafe MemoryRegion(
+                start: NetRings.guestAddress,
+                size: UInt64(rings.mapping.length),
+                host: rings.mapping.address
+            )
+        )
+        let memory = try MemoryTable([region], owners: [rings.mapping])
+        pairs.append(
+            PeerPort(
+                receive: try SplitDeviceQueue(rings.configurations[1], memory: memory),
+                transmit: nil,
+                mergeable: false,
+                receiveDoorbell: .none,
+                transmitDoorbell: .none
+            )
+        )
+        try engine.attach(port, pairs: pairs, memory: memory)
+        plane.forget("a")
+        #expect(try plane.port("a") == port)
+        try engine.detach(port)
+        plane.forget("a")
+        #expect(try plane.port("a") != port)
+        try plane.stop()
     }
 
     @Test func `names, sockets and the number of devices have limits`() throws {

@@ -39,7 +39,7 @@ import Virtqueue
             for (slot, peer) in peers.enumerated() {
                 made.append(
                     try PortAttachment(
-                        slot: slot,
+                        port: PortID(slot),
                         pairs: try peer.pairs(),
                         memory: peer.table,
                         memoryNode: nil,

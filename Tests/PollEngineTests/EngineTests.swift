@@ -142,16 +142,16 @@ import Virtqueue
     @Test func `the memory of a peer is let go with its port`() throws {
         let rig = try EngineRig(.echo)
         weak var table: MemoryTable?
+        let id = try rig.engine.addPort(name: "a", kind: .peer)
         do {
             let peer = try PeerRig()
             table = peer.table
             peer.post()
-            let id = try rig.engine.addPort(name: "a", kind: .peer)
             try rig.engine.attach(id, pairs: try peer.pairs(), memory: peer.table)
             #expect(rig.engine.snapshot().ports[0].isAttached)
         }
         #expect(table != nil)
-        try rig.engine.detach(PortID(0))
+        try rig.engine.detach(id)
         #expect(table == nil)
     }
 
@@ -186,5 +186,39 @@ import Virtqueue
             #expect(control != nil)
         }
         #expect(control == nil)
+    }
+
+    @Test func `ports that were removed leave their place and their name to others`() throws {
+        let rig = try EngineRig(.sink)
+        try rig.addPeer()
+        var earlier: PortID?
+        for round in 0..<1000 {
+            let id = try rig.engine.addPort(name: "net0", kind: .peer)
+            #expect(id.index == 1 && id != earlier)
+            if let earlier {
+                #expect(throws: EngineError.self) { try rig.engine.detach(earlier) }
+                #expect(throws: EngineError.self) { try rig.engine.removePort(earlier) }
+                #expect(rig.engine.connections(of: earlier) == 0)
+            }
+            if round % 100 == 0 {
+                let peer = try PeerRig()
+                try rig.engine.attach(id, pairs: try peer.pairs(), memory: peer.table)
+                #expect(throws: EngineError.self) { try rig.engine.removePort(id) }
+                try rig.engine.detach(id)
+            }
+            let report = rig.engine.snapshot()
+            #expect(report.port(id)?.name == "net0")
+            #expect(earlier.flatMap { report.port($0) } == nil)
+            try rig.engine.removePort(id)
+            earlier = id
+        }
+        #expect(rig.engine.snapshot().ports.map(\.name) == ["peer0"])
+        // There is room for as many as ever.
+        for number in 1..<Engine.portLimit {
+            _ = try rig.engine.addPort(name: "net\(number)", kind: .peer)
+        }
+        #expect(throws: EngineError.self) {
+            try rig.engine.addPort(name: "more", kind: .peer)
+        }
     }
 }

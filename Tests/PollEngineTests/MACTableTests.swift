@@ -38,6 +38,24 @@ import Testing
         #expect(table.count(of: 1) == 1)
     }
 
+    @Test func `of a port that is forgotten nothing is found, and what stands behind it is`() {
+        var table = Self.table(capacity: 64, quota: 64)
+        for address in 1...16 as ClosedRange<UInt64> {
+            #expect(table.learn(address << 8, port: Int(address % 2), now: 500) == .known)
+        }
+        table.forget(port: 1, now: 500)
+        table.forget(port: 7, now: 500)
+        table.forget(port: 8, now: 500)
+        #expect(table.count(of: 1) == 0 && table.count(of: 0) == 8)
+        for address in 1...16 as ClosedRange<UInt64> {
+            #expect(table.lookup(address << 8, now: 500) == (address % 2 == 0 ? 0 : -1))
+        }
+        #expect(table.lookup(0, now: 500) == -1)
+        #expect(table.learn(1 << 8, port: 3, now: 501) == .known)
+        #expect(table.lookup(1 << 8, now: 501) == 3)
+        #expect(table.count(of: 3) == 1)
+    }
+
     @Test func `ages are right when the tick wraps`() {
         var table = Self.table()
         _ = table.learn(0x02, port: 1, now: UInt32.max - 5)

@@ -96,6 +96,21 @@ import Testing
         #expect(Self.settled(rig, received: 2).unaccounted == 0)
     }
 
+    @Test func `what was for a removed port does not go to the one that has its place`() throws {
+        let rig = try Self.rig(3)
+        #expect(rig.send(Frame.make(to: Frame.broadcast, from: Frame.station(2)), from: 1))
+        #expect(rig.frame(at: 0) != nil)
+        #expect(rig.frame(at: 2) != nil)
+        try rig.engine.detach(rig.ports[1])
+        try rig.engine.removePort(rig.ports[1])
+        try rig.addPeer()
+        #expect(rig.ports[3].index == rig.ports[1].index && rig.ports[3] != rig.ports[1])
+        let frame = Frame.make(to: Frame.station(2), from: Frame.station(1), number: 9)
+        #expect(rig.send(frame, from: 0))
+        #expect(rig.frame(at: 2) == frame)
+        #expect(rig.frame(at: 3) == frame)
+    }
+
     @Test func `frames too short for addresses are dropped at their source`() throws {
         let rig = try Self.rig(2)
         #expect(rig.send([UInt8](repeating: 1, count: 13), from: 0))

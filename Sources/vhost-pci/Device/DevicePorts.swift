@@ -98,8 +98,7 @@ final class DevicePorts {
             for device in devices where device.trouble == nil { device.driver?.check() }
         }
         for device in devices where device.trouble == nil {
-            let port = report.ports[device.port.index]
-            if let error = port.ringError {
+            if let error = report.port(device.port)?.ringError {
                 remove(device, "\(error.id): the device broke queue pair \(error.pair)", error.id)
             }
         }
@@ -112,8 +111,8 @@ final class DevicePorts {
     /// Notes the rings that broke without being seen by `look`, when all workers have ended.
     func account(_ report: EngineReport) {
         for device in devices where device.trouble == nil {
-            let errors = report.ports[device.port.index].ringErrors
-            guard !errors.isEmpty else { continue }
+            guard let errors = report.port(device.port)?.ringErrors, !errors.isEmpty
+            else { continue }
             let why = "\(errors.keys.sorted().joined(separator: ", ")): the device broke a ring"
             device.trouble = why
             ownReasons.append("\(device.name): \(why)")
@@ -179,7 +178,7 @@ final class DevicePorts {
             return
         }
         if let error = end(device) { report(device.name, "\(error)", nil) }
-        let unfinished = engine.snapshot().ports[device.port.index].unfinished
+        let unfinished = engine.snapshot().port(device.port)?.unfinished ?? 0
         if unfinished > 0 {
             report(device.name, "nobody knows what became of the last \(unfinished) frames", nil)
         }

@@ -60,6 +60,7 @@ final class Daemon {
         self.context = context
         devices = DeviceSet(
             control: configuration.control,
+            forget: { [dataPlane] in dataPlane.forget($0) },
             isDetaching: { [dataPlane] in dataPlane.isDetaching($0) },
             make: { try ServedDevices.make($0, context) }
         )

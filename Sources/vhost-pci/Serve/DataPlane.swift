@@ -43,7 +43,7 @@ final class DataPlane {
         return engine
     }
 
-    /// The port of a device: the same one again for the same name, since an engine forgets none.
+    /// The port of a device: the same one again for the same name until it is forgotten.
     func port(_ name: String) throws -> PortID {
         if let port = ports[name] { return port }
         let port = try running().addPort(name: name, kind: .peer)
@@ -55,6 +55,19 @@ final class DataPlane {
     func isDetaching(_ name: String) -> Bool {
         guard let engine, let port = ports[name] else { return false }
         return engine.isDetaching(port)
+    }
+
+    /// Forgets the port of a device that was closed, with its totals: its place is free for others.
+    /// While a worker has not let go of it nothing happens, and the next device of that name gets it.
+    func forget(_ name: String) {
+        guard let engine, let port = ports[name] else { return }
+        do throws(EngineError) {
+            try engine.removePort(port)
+            ports[name] = nil
+            watch.forget(name)
+        } catch {
+            reporter.step("\(error)", from: name)
+        }
     }
 
     /// What has been counted; `nil` before the engine is started.

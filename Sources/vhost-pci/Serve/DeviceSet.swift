@@ -10,20 +10,24 @@ final class DeviceSet {
     private var departed: [any ServedDevice] = []
     private let make: (DeviceSettings) throws -> any ServedDevice
     private let isDetaching: (String) -> Bool
+    private let forgetPort: (String) -> Void
     /// The socket that no device may have.
     private let control: String?
 
     /// Most devices.
     static let limit = 64
 
-    /// Makes devices by `make`; `isDetaching` is asked by name while a worker has not let go.
+    /// Makes devices by `make`; `isDetaching` is asked by name while a worker has not let go. `forget`
+    /// gets each name that no device has any more.
     init(
         control: String?,
+        forget: @escaping (String) -> Void = { _ in },
         isDetaching: @escaping (String) -> Bool,
         make: @escaping (DeviceSettings) throws -> any ServedDevice
     ) {
         self.control = control
         self.isDetaching = isDetaching
+        forgetPort = forget
         self.make = make
     }
 
@@ -65,6 +69,7 @@ final class DeviceSet {
             all.append(device)
             return device
         } catch {
+            if !isDetaching(name) { forgetPort(name) }
             throw HostRefusal(naming: name, error)
         }
     }
@@ -74,13 +79,22 @@ final class DeviceSet {
         // Closing may turn the loop: nobody shall find the device any more.
         all.removeAll { $0 === gone }
         gone.close()
-        if isDetaching(gone.settings.name) { departed.append(gone) }
+        departed.append(gone)
+        letGo()
+    }
+
+    /// Of what no worker uses any more nothing is kept; a port goes with the last device of its name.
+    private func letGo() {
+        for gone in departed where !isDetaching(gone.settings.name) {
+            departed.removeAll { $0 === gone }
+            if device(gone.settings.name) == nil { forgetPort(gone.settings.name) }
+        }
     }
 
     /// Looks after all of them, and lets go of those that no worker uses any more.
     func look(_ report: EngineReport?) {
         for device in all { device.look(report) }
-        departed.removeAll { !isDetaching($0.settings.name) }
+        letGo()
     }
 
     /// Ends all of them; they are kept until `forget`.
