@@ -101,6 +101,9 @@ public final class FramedStream {
 extension FramedStream {
     /// Lets neither end send any more; what was sent before is still delivered.
     public func shutDown() { _ = shutdown(descriptor.rawValue, Int32(SHUT_RDWR)) }
+
+    /// Takes nothing more, so that the other end sees an end and no reset.
+    public func stopReading() { socket.stopReading() }
 }
 
 // Reading.

@@ -107,6 +107,10 @@ struct ServerCapabilities: Sendable {
         } catch {
             // Refusing to agree ends the connection, whatever the server does with it.
             guard case .system(let cause) = error else { throw error }
+            guard cause.errno != .busy else {
+                let remedy = "the server serves one client at a time: end the other one"
+                throw conversation.fail("vfu/busy", "\(cause)", remedy)
+            }
             throw conversation.fail("vfu/negotiate", "\(cause)", Self.remedy)
         }
         let answer: Version

@@ -265,6 +265,7 @@ final class ServedClient {
         hasEnded = true
         release()
         session.end()
+        stream.stopReading()
     }
 
     private func release() {

@@ -154,7 +154,10 @@ public final class Server: PCIHost {
         guard acceptor?.isOpen == true else { return }
         guard client == nil else {
             let who = socket.peerProcess.map { "process \($0)" } ?? "another process"
-            return count(Refusal(.busy, "\(who) connects while a client is served"))
+            return turnAway(
+                socket,
+                Refusal(.busy, "\(who) connects while a client is served", .busy)
+            )
         }
         connectionCount &+= 1
         let process = socket.peerProcess
@@ -162,6 +165,22 @@ public final class Server: PCIHost {
         client = served
         report?(.connected(process: process))
         served.start()
+    }
+
+    /// Nobody waits for the client's VERSION, but if it has come already it is answered.
+    private func turnAway(_ socket: UnixSocket, _ refusal: Refusal) {
+        let asked = socket.stopReading(keeping: MessageHeader.size)
+        if let header = MessageHeader(asked), header.isCommand {
+            let reply = MessageHeader(
+                identifier: header.identifier,
+                command: header.command,
+                messageSize: UInt32(MessageHeader.size),
+                flags: [.reply, .error],
+                error: UInt32(refusal.errno.rawValue)
+            )
+            _ = try? socket.send(reply.encoded[...])
+        }
+        count(refusal)
     }
 
     private func acceptFailed(_ error: SystemError) {

@@ -134,6 +134,35 @@ import VfioUser
         #expect(try first.ask(.deviceGetInfo, DeviceInfo().encoded).count == 16)
     }
 
+    @Test func `VFU-S-61: a second client that has asked already learns that we are busy`() throws {
+        let rig = try ServerRig()
+        let first = try rig.negotiated()
+        for id in 1...20 as ClosedRange<UInt16> {
+            let second = Caller(try UnixSocket.connect(to: rig.path), rig)
+            try second.say(message(.version, id: id, SessionRig.proposal))
+            let header = MessageHeader(try #require(try second.hear()))
+            #expect(header?.identifier == id && header?.command == 1)
+            #expect(header?.flags == [.reply, .error] && header?.error == 16)
+            #expect(try second.isClosed())
+        }
+        #expect(rig.server.refusals == [.busy: 20])
+        #expect(try first.ask(.deviceGetInfo, DeviceInfo().encoded).count == 16)
+    }
+
+    @Test func `VFU-H-13: a client that sent on sees an end, and no reset`() throws {
+        let rig = try ServerRig()
+        let event = try EventFD()
+        for early in [true, false] {
+            let caller = try early ? rig.connect() : rig.negotiated()
+            let bad = MessageHeader(identifier: 77, command: 9, messageSize: 3).encoded
+            try caller.say(bad + [UInt8](repeating: 0, count: 50_000))
+            try caller.say([1, 2, 3], [event.descriptor])
+            #expect(MessageHeader(try #require(try caller.hear()))?.identifier == 77)
+            // A reset would be thrown.
+            #expect(try caller.isClosed() && !rig.server.isConnected)
+        }
+    }
+
     @Test func `VFU-S-62, VFU-S-60: clients come and go, the state stays`() throws {
         let rig = try ServerRig()
         let file = try MemoryFile(name: "m", size: 0x2000)
