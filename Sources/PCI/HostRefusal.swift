@@ -20,3 +20,15 @@ public struct HostRefusal: Error, Sendable, Hashable, CustomStringConvertible {
         remedy.isEmpty ? "\(id): \(detail)" : "\(id): \(detail); \(remedy)"
     }
 }
+
+extension HostRefusal {
+    /// A BAR that shows a peer's memory, and that the machine gave no address.
+    public static func noAddress(bar: Int) -> HostRefusal {
+        HostRefusal(
+            "pci/bar-address",
+            "BAR \(bar), which shows the peer's memory, has no address: the machine found no room for it",
+            remedy: "give its bridge more room for 64-bit windows (QEMU:"
+                + " pcie-root-port,pref64-reserve=SIZE), then plug it in anew"
+        )
+    }
+}

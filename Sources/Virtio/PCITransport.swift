@@ -256,17 +256,7 @@ public final class PCITransport: VirtioTransport {
         size: UInt64
     ) throws(VirtioError) -> BARWindow {
         try present { () throws(PCIError) in
-            guard try function.barSize(bar) > 0 else {
-                throw .refused(
-                    HostRefusal(
-                        "pci/bar-address",
-                        "BAR \(bar), which shows the peer's memory, has no address: the machine"
-                            + " found no room for it",
-                        remedy: "give its bridge more room for 64-bit windows (QEMU:"
-                            + " pcie-root-port,pref64-reserve=SIZE), then plug it in anew"
-                    )
-                )
-            }
+            guard try function.barSize(bar) > 0 else { throw .refused(.noAddress(bar: bar)) }
             return try function.mapWindow(bar, offset: offset, size: size)
         }
     }
