@@ -10,24 +10,39 @@ import Testing
     private let folder = "/tmp/vhost-pci-machines-\(getpid())-\(MonotonicClock.now)"
     private var front: String { folder + "/front.sock" }
     private var back: String { folder + "/back.sock" }
+    private var log: String { folder + "/log" }
 
     init() {
         _ = unsafe mkdir(folder, 0o700)
     }
 
     private func daemon() throws -> Program {
-        let daemon = try Program([
-            "serve", "--device", "vhost-pci-net", "--peer", front, "--socket-path", back,
-        ])
+        let daemon = try Program(
+            ["serve", "--device", "vhost-pci-net", "--peer", front, "--socket-path", back],
+            prelude: "",
+            output: log
+        )
         try expect("the first socket") { unsafe access(front, F_OK) == 0 }
         return daemon
     }
 
     /// A machine that sends for so long and expects each frame back.
     private func first(seconds: Double) throws -> Program {
+        // The socket may be there still from an earlier machine; who connects then sees that one's memory.
+        let earlier = listenings
         let machine = try Program(["peer", "--socket", front, "--duration", "\(seconds)"])
-        try expect("the second socket") { unsafe access(back, F_OK) == 0 }
+        try expect("the second socket for this machine") { listenings > earlier }
         return machine
+    }
+
+    /// How often the daemon said that the second socket shows a machine's memory.
+    private var listenings: Int {
+        guard let file = try? FileDescriptor.open(log, writable: false),
+            let bytes = try? file.read(at: 0, count: 1 << 16)
+        else { return 0 }
+        return String(decoding: bytes, as: UTF8.self).split(separator: "\n").count {
+            $0.hasSuffix("listening on \(back)")
+        }
     }
 
     /// A machine whose driver sends back what comes through the BAR.
@@ -59,6 +74,7 @@ import Testing
             unsafe unlink(path)
             unsafe unlink(path + ".lock")
         }
+        unsafe unlink(log)
         unsafe rmdir(folder)
     }
 
