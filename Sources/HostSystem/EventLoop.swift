@@ -103,13 +103,17 @@ public final class EventLoop {
         let now = MonotonicClock.now
         guard firstDue <= now else { return }
         let due = timers.filter { $0.value.due <= now }.sorted { $0.value.due < $1.value.due }
-        firstDue = .max
         for (id, timer) in due where !isStopping {
             guard timers.removeValue(forKey: id) != nil else { continue }
+            // Before the handler, which may run a turn of its own: the others are not late for it.
+            findFirstDue()
             timer.handler()
         }
-        // Those that are left, also when one of the handlers stopped the loop.
-        for timer in timers.values { firstDue = min(firstDue, timer.due) }
+        findFirstDue()
+    }
+
+    private func findFirstDue() {
+        firstDue = timers.values.reduce(.max) { min($0, $1.due) }
     }
 
     private func takeID() -> UInt64 {

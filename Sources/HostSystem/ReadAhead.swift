@@ -2,9 +2,10 @@
 /// of the messages among them.
 ///
 /// The kernel ends a read behind whatever brought descriptors, so they belong to the message that the
-/// read's last byte is part of: whoever takes that byte has them. Descriptors that came with later
-/// bytes of a message than its first one, where none belong, look no different when the whole message
-/// was read at once.
+/// read's last byte is part of: whoever takes that byte has them. That holds for senders that send each
+/// message by a call of its own, which all known ones do: of several in one call, nothing tells whose
+/// descriptors they are. Descriptors that came with later bytes of a message than its first one, where
+/// none belong, look no different when the whole message was read at once.
 struct ReadAhead {
     private var bytes: [UInt8]
     private var position = 0

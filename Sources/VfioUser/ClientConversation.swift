@@ -75,12 +75,13 @@ struct ClientConversation {
             case .message(let frame):
                 guard let header = MessageHeader(frame.header) else { continue }
                 guard header.isCommand else {
-                    let answered = try reply(header, frame, to: request, operation)
-                    // The socket does not tell of what was read with the reply.
-                    if stream.hasAhead { _ = serve(reads: 0) }
-                    return answered
+                    // The socket does not tell of what was read with the reply, whatever that says.
+                    defer { if stream.hasAhead { _ = serve(reads: 0) } }
+                    return try reply(header, frame, to: request, operation)
                 }
                 try answer(header, frame, operation)
+                // A server that asks without end never lets us wait, which is where time is looked at.
+                guard !deadline.hasPassed else { throw late(operation) }
             }
         }
     }

@@ -51,6 +51,21 @@ import Testing
         #expect(order == [1, 2])
     }
 
+    @Test func `a turn inside a timer's handler fires the timers that are due`() throws {
+        let loop = try EventLoop()
+        var order: [Int] = []
+        loop.after(milliseconds: 0) {
+            let deadline = Deadline(milliseconds: 5000)
+            while order.count < 2, !deadline.hasPassed { try? loop.turn(limitMilliseconds: 50) }
+            order.append(1)
+        }
+        loop.after(milliseconds: 0) { order.append(2) }
+        loop.after(milliseconds: 20) { order.append(3) }
+        let deadline = Deadline(milliseconds: 10_000)
+        while order.count < 3, !deadline.hasPassed { try loop.turn(limitMilliseconds: 50) }
+        #expect(order == [2, 3, 1])
+    }
+
     @Test func `stop ends run from inside a handler`() throws {
         let loop = try EventLoop()
         var turns = 0

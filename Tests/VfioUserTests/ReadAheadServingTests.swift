@@ -95,6 +95,54 @@ import Testing
         #expect(server.heard.map(\.header.identifier) == [0x7000])
     }
 
+    @Test func `VFU-C-06: what the server asks right behind an error is answered`() throws {
+        let server = try ScriptedServer { message in
+            guard message.command == .regionRead, RegionAccess(message.payload)?.region == 0 else {
+                return nil
+            }
+            let error = ScriptedServer.header(message, 0, error: 5).encoded
+            let ask = DMAAccess(address: 0x1000, count: 4).encoded
+            let command = MessageHeader(
+                identifier: 0x7000,
+                command: Command.dmaRead.rawValue,
+                messageSize: UInt32(MessageHeader.size + ask.count)
+            )
+            return [.raw(error + command.encoded + ask), .hear]
+        }
+        let client = try server.client()
+        #expect(throws: PCIError.self) { try client.readRegister(0, 0, .long) }
+        #expect(client.counters.refusedCommands == 1 && client.fault == nil)
+        #expect(try client.readConfiguration(0, .long) == 0x107e_1af4)
+        #expect(server.heard.map(\.header.identifier) == [0x7000])
+    }
+
+    @Test func `VFU-C-07: a server that asks without end instead of answering is given up`() throws
+    {
+        let server = try ScriptedServer { message in
+            guard message.command == .regionRead, RegionAccess(message.payload)?.region == 0 else {
+                return nil
+            }
+            // Posted accesses of a length that no read ends with, for much longer than the limit.
+            let ask =
+                DMAAccess(address: 0x1000, count: 23).encoded + [UInt8](repeating: 0, count: 23)
+            let command = MessageHeader(
+                identifier: 0x7000,
+                command: Command.dmaWrite.rawValue,
+                messageSize: UInt32(MessageHeader.size + ask.count),
+                flags: .noReply
+            )
+            let piece = (0..<400).flatMap { _ in command.encoded + ask }
+            return [ScriptedServer.Step](repeating: .flood(piece), count: 1)
+        }
+        var limits = ClientLimits()
+        limits.reply = 300
+        let client = try server.client(limits)
+        let start = MonotonicClock.now
+        #expect(refusal { _ = try client.readRegister(0, 0, .long) } == "vfu/stall")
+        #expect(MonotonicClock.now - start < 5_000_000_000)
+        #expect(client.fault?.id == "vfu/stall")
+    }
+
     @Test func `HI-E40: a second reply right behind the first ends the connection`() throws {
         let server = try ScriptedServer { message in
             guard message.command == .regionRead, RegionAccess(message.payload)?.region == 0 else {

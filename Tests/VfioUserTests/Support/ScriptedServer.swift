@@ -25,6 +25,8 @@ final class ScriptedServer: Sendable {
         case command(UInt16, [UInt8], [FileDescriptor] = [])
         /// Sends bytes as they are.
         case raw([UInt8], [FileDescriptor] = [])
+        /// Sends bytes again and again, for 10 s or until the client is gone.
+        case flood([UInt8])
         /// Waits for a message from the client: the answer to a command of its own.
         case hear
         /// Waits milliseconds.
@@ -130,6 +132,16 @@ final class ScriptedServer: Sendable {
                 _ = stream.send(header.encoded, payload, descriptors: descriptors)
             case .raw(let bytes, let descriptors):
                 _ = stream.send(bytes, descriptors: descriptors)
+            case .flood(let bytes):
+                let deadline = Deadline(milliseconds: 10_000)
+                while !deadline.hasPassed, !stream.isHungUp {
+                    if stream.hasUnsent {
+                        _ = stream.flush()
+                    } else if stream.send(bytes) != nil {
+                        return false
+                    }
+                }
+                return false
             case .hear:
                 guard let next = Self.next(stream) else { return false }
                 state.withLock { $0.heard.append(next) }
