@@ -22,13 +22,13 @@ public struct HostRefusal: Error, Sendable, Hashable, CustomStringConvertible {
 }
 
 extension HostRefusal {
-    /// A BAR that shows a peer's memory, and that the machine gave no address.
+    /// A BAR that is to show a peer's memory, and that the machine gave no address.
     public static func noAddress(bar: Int) -> HostRefusal {
         HostRefusal(
             "pci/bar-address",
-            "BAR \(bar), which shows the peer's memory, has no address: the machine found no room for it",
-            remedy: "give its bridge more room for 64-bit windows (QEMU:"
-                + " pcie-root-port,pref64-reserve=SIZE), then plug it in anew"
+            "BAR \(bar), which is to show the peer's memory, has no address, or is not there",
+            remedy: "if the machine found no room for it, give its bridge more for 64-bit windows"
+                + " (QEMU: pcie-root-port,pref64-reserve=SIZE), and plug the device in anew"
         )
     }
 }

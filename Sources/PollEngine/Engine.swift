@@ -201,8 +201,9 @@ public final class Engine {
         guard !isStopped else { throw .stopped }
         let port = try port(id)
         guard port.kind == kind else { throw .wrongPort(port.name, why: why) }
-        // A worker that was late with letting go has by now, or this throws.
-        if case .detaching = port.link { try detach(id) }
+        // A worker that was late with letting go has by now, or this throws, without another wait: whoever
+        // attaches tries again later.
+        if case .detaching = port.link { try detach(id, milliseconds: 0) }
         guard case .detached = port.link else { throw .attached(port.name) }
         return port
     }
@@ -280,6 +281,11 @@ public final class Engine {
             },
             ports: ports.compactMap { $0?.report() }
         )
+    }
+
+    /// One port as it is now; `nil` for one that is not there.
+    public func report(of id: PortID) -> EngineReport.Port? {
+        (try? port(id))?.report()
     }
 
     /// Ends all workers, waits for them, then detaches all ports (HI-I25). Repeating it is no error.

@@ -84,7 +84,7 @@ final class Worker {
     }
 
     /// About ten microseconds.
-    private static let spinCycles: UInt64 = 1 << 15
+    private static let spinCycles = CycleClock.hertz / 100_000
 
     private var phase: WorkerControl.Phase {
         WorkerControl.Phase(rawValue: control.phase.load(ordering: .acquiring)) ?? .ended

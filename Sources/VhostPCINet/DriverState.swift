@@ -78,6 +78,8 @@ struct DriverState: Sendable, Equatable {
     private var table: RegionTable?
     private var queues = PeerQueueSet()
     private var hasAskedAgain = false
+    /// Our OFF was said unasked; the device's is the answer to it.
+    private var awaitsOff = false
 
     init(maximumQueues: Int, features: FeatureBits) {
         self.maximumQueues = maximumQueues
@@ -220,6 +222,7 @@ extension DriverState {
         }
         phase = .connected
         hasAskedAgain = false
+        awaitsOff = false
         return [.connect(table, queues.queues, peerFeatures)]
     }
 
@@ -236,14 +239,17 @@ extension DriverState {
     /// is the answer.
     private mutating func connectionFailed(_ refusal: Refusal) -> [Action] {
         guard phase == .connected else { return [] }
-        hasAskedAgain = true
+        awaitsOff = true
         return forget() + [.sendOff, .report(.refused(refusal)), .report(.disconnected)]
     }
 
     private mutating func off() -> [Action] {
         guard phase == .connected || phase == .informed || phase == .mapping else {
             // Not answered: an answer to a repetition would be answered in turn, for ever.
-            if hasAskedAgain { return [] }
+            guard !awaitsOff, !hasAskedAgain else {
+                awaitsOff = false
+                return []
+            }
             return refuse("vpci/order", "OFF while \(phase.rawValue)")
         }
         return letGo() + forget() + [.sendOff, .report(.disconnected)]
@@ -284,6 +290,7 @@ extension DriverState {
         let actions = forget()
         phase = .stopped
         hasAskedAgain = false
+        awaitsOff = false
         return actions
     }
 }

@@ -80,7 +80,6 @@ extension VhostPCINetDriver {
                 host?.driverReport(.refused(error))
             }
         }
-        host?.driverReport(.connected(rings: rings.count, generation: table.generation))
         do throws(PeerConnectionFailure) {
             try host?.peerConnected(
                 PeerConnection(
@@ -90,6 +89,7 @@ extension VhostPCINetDriver {
                     generation: table.generation
                 )
             )
+            host?.driverReport(.connected(rings: rings.count, generation: table.generation))
         } catch {
             feed(.connectionFailed(Refusal(error.id, error.detail)))
         }

@@ -121,7 +121,7 @@ final class PeerPortHost: VhostPCINetHost {
 
     var brokenPairs: [Int: String] {
         var pairs = unusablePairs
-        guard let report = engine.snapshot().port(port), report.isAttached,
+        guard let report = engine.report(of: port), report.isAttached,
             let error = report.ringError
         else { return pairs }
         for pair in report.brokenPairs where pairNumbers.indices.contains(pair) {

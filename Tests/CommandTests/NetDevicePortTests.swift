@@ -65,12 +65,14 @@ import Virtqueue
         second = try Machine(2, engine, loop)
     }
 
-    /// Sends frames and serves the loop until they all have come, at most 10 s.
+    /// Sends frames and serves the loop until they all have come, at most 10 s; `meanwhile` happens
+    /// while some of them are on their way.
     private func expectTraffic(
         _ count: Int,
         from sender: Machine,
         to receiver: Machine,
-        location: SourceLocation = #_sourceLocation
+        location: SourceLocation = #_sourceLocation,
+        meanwhile: () throws -> Void = {}
     ) throws {
         let wanted = (0..<count).map { sender.frame(to: receiver, $0, size: 64 + $0 % 1400) }
         var received: [[UInt8]] = []
@@ -81,6 +83,7 @@ import Virtqueue
             while sent < count, sent - received.count < 32, try sender.client.send(wanted[sent]) {
                 sent += 1
             }
+            try meanwhile()
             try loop.turn(limitMilliseconds: 1)
             received += try receiver.client.frames().filter { $0.starts(with: receiver.address) }
         }
@@ -162,11 +165,16 @@ import Virtqueue
         let arenas = try (0..<8).map { index in
             try DMAArena(size: 4096, deviceAddress: 0x7000_0000_0000 + UInt64(index) << 12)
         }
-        for round in 0..<125 {
-            for arena in arenas { try second.bus.mapDMA(arena) }
-            if round % 25 == 0 { try expectTraffic(20, from: second, to: first) }
-            for arena in arenas { try second.bus.unmapDMA(arena) }
-            if round % 25 == 0 { try expectTraffic(20, from: first, to: second) }
+        var changes = 0
+        var isBackwards = false
+        while changes < 2000 {
+            isBackwards.toggle()
+            let (sender, receiver) = isBackwards ? (second, first) : (first, second)
+            try expectTraffic(60, from: sender, to: receiver) {
+                for arena in arenas { try second.bus.mapDMA(arena) }
+                for arena in arenas { try second.bus.unmapDMA(arena) }
+                changes += 16
+            }
         }
         #expect(engine.snapshot().ports[1].connections == 1)
         try end()

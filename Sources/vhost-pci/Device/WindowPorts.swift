@@ -21,7 +21,9 @@ final class WindowPorts {
         var watch = FunctionWatch()
         /// How often the machine behind the function was there anew.
         var connections: UInt64 = 0
-        /// What the driver refused since the machine was last there.
+        /// Rings of the machine are worked.
+        var isConnected = false
+        /// What kept the machine from being there.
         var refusal: Refusal?
         /// Why the device is to be taken out.
         var trouble: (text: String, id: String)?
@@ -93,10 +95,14 @@ final class WindowPorts {
 
     private func follow(_ event: DriverEvent, _ device: Device) {
         switch event {
-        case .connected:
+        case .connected(let rings, _):
             device.connections += 1
+            guard rings > 0 else { break }
+            device.isConnected = true
             device.refusal = nil
-        case .refused(let refusal): device.refusal = refusal
+        case .disconnected: device.isConnected = false
+        // One frame that is refused of a machine that is there is no failure.
+        case .refused(let refusal) where !device.isConnected: device.refusal = refusal
         case .deviceGone: device.trouble = ("\(event)", "pci/device-gone")
         case .failed(let why): device.trouble = (why, "device/failed")
         default: break
